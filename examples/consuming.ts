@@ -1,0 +1,73 @@
+/**
+ * Handlers: one message at a time, in batches, and what becomes of a message that cannot be handled.
+ *
+ *   node --conditions=tailrace-source examples/consuming.ts
+ */
+import { defineEvent } from 'tailrace';
+import { createConsumer } from 'tailrace/consumer';
+import { startTestPipeline } from 'tailrace/testing';
+
+interface Order {
+  readonly orderId: string;
+  readonly total: number;
+}
+const OrderPlaced = defineEvent<Order>('OrderPlaced', { topic: 'orders', key: ({ orderId }) => orderId });
+const OrderPaid = defineEvent<Order>('OrderPaid', { topic: 'payments', key: ({ orderId }) => orderId });
+
+await using pipeline = await startTestPipeline({ connectionString: process.env['DATABASE_URL'] });
+const { log, outbox, pool } = pipeline;
+await pool.query('create table invoice (order_id text, total int); create table payment (order_id text, total int)');
+
+// #region handler
+const billing = createConsumer({ log, group: 'billing', database: pool })
+  .on(OrderPlaced, async (event, { tx }) => {
+    const { orderId, total } = event.payload;
+    await tx.query('insert into invoice values ($1, $2)', [orderId, total]); // commits once for this message
+    await outbox.publish(tx, OrderPaid({ orderId, total })); // and so does what it publishes
+  })
+  .on(OrderPaid, (event, { record, attempt }) => {
+    console.log(`${event.type} ${event.payload.orderId}: attempt ${attempt}, topic ${record.topic}`);
+  });
+// #endregion
+
+// #region batch
+const ledger = createConsumer({ log, group: 'ledger', database: pool }).onBatch(
+  OrderPaid,
+  { maxRecords: 1_000 },
+  async (events, { tx }) => {
+    const rows = JSON.stringify(events.map(({ payload }) => payload));
+    await tx.query(
+      `insert into payment select "orderId", total from json_to_recordset($1) as p ("orderId" text, total int)`,
+      [rows],
+    );
+  },
+);
+// #endregion
+
+// #region retries
+const mail = createConsumer({
+  log,
+  group: 'mail',
+  database: pool,
+  retries: { attempts: 5, backoff: { initialMs: 10, factor: 2, maxMs: 1_000 } },
+}).on(OrderPlaced, async (event) => {
+  if (event.payload.total > 100) throw new Error('the mail server refuses this'); // tried 5 times, then a dead letter
+});
+// #endregion
+
+for (const consumer of [billing, ledger, mail]) await consumer.start();
+await pipeline.publish([
+  OrderPlaced({ orderId: 'A-1', total: 42 }),
+  OrderPlaced({ orderId: 'A-2', total: 200 }), // too much for mail
+]);
+await pipeline.drained({ timeoutMs: 30_000 }); // the orders are handled
+await pipeline.drained({ timeoutMs: 30_000 }); // and so are the payments that handlers published
+
+const count = async (table: string): Promise<unknown> => (await pool.query(`select from ${table}`)).rowCount;
+console.log('invoices:', await count('invoice'), '- payments:', await count('payment'));
+for (const { group, type, key, attempts, error } of await pipeline.deadLetters()) {
+  console.log(
+    `dead letter of ${group}: ${type} ${key ?? ''} after ${attempts} attempts, ${error?.split('\n')[0] ?? ''}`,
+  );
+}
+for (const consumer of [billing, ledger, mail]) await consumer.stop();

@@ -1,0 +1,67 @@
+import type { RelayState } from '../relay/relay.ts';
+
+/** What the database says of a pipeline. Read every few seconds, never for a request. */
+export interface Figures {
+  /** Committed messages that are not in the log. Not counted further than a million. */
+  readonly lagMessages: number;
+  /** How long ago the oldest of them was published; 0 if there is none. */
+  readonly lagSeconds: number;
+  /** The WAL that the replication slot holds back; `undefined` if there is no slot. */
+  readonly slotRetainedBytes: number | undefined;
+  /** How far each group is behind in each of its topics. */
+  readonly groups: readonly GroupLag[];
+  /** Messages set aside, for each group. */
+  readonly parked: readonly ParkedCount[];
+}
+
+/** How far a group is behind in a topic. */
+export interface GroupLag {
+  readonly group: string;
+  readonly topic: string;
+  /** Messages in the log that the group has not handled, as far as it has stored that. */
+  readonly messages: number;
+  /** How long ago the oldest of them was appended; 0 if there is none. */
+  readonly seconds: number;
+}
+
+/** Messages that a group has set aside: for good, or waiting. */
+export interface ParkedCount {
+  readonly group: string;
+  readonly isDead: boolean;
+  readonly count: number;
+}
+
+/** A pipeline in the answer of `/status`. */
+export interface PipelineReport {
+  readonly name: string;
+  readonly state: RelayState;
+  /** How its source reads, while it leads; and why not from the WAL, where it could not. */
+  readonly mode?: 'wal' | 'polling';
+  readonly reason?: string;
+  readonly appended: number;
+  readonly batches: number;
+  /** What the last attempt failed with. */
+  readonly error?: string;
+  readonly figures?: Figures;
+  /** How old the figures are. */
+  readonly figuresAgeSeconds?: number;
+  /** Why there are no new figures. */
+  readonly figuresError?: string;
+}
+
+/** The answer of `/status`. */
+export interface StatusReport {
+  readonly isReady: boolean;
+  readonly pipelines: readonly PipelineReport[];
+}
+
+/** The answer of `/readyz`. */
+export interface Readiness {
+  readonly isReady: boolean;
+  readonly pipelines: readonly {
+    readonly name: string;
+    readonly state: RelayState;
+    /** Why it is not ready. */
+    readonly reason?: string;
+  }[];
+}

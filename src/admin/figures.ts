@@ -1,0 +1,92 @@
+import type pg from 'pg';
+import { quoteSchema } from '../postgres/schema-name.ts';
+import type { Figures, GroupLag, ParkedCount } from './contract.ts';
+
+/** Whose figures to read. */
+export interface FiguresOptions {
+  readonly schema: string;
+  /** The replication slot. @defaultValue the schema and the database's OID */
+  readonly slot?: string | undefined;
+}
+
+/** Counting ends here, so that a large backlog does not make a large query. */
+const MOST_COUNTED = 1_000_000;
+
+/** Reads the figures of a pipeline. Throws what Postgres throws. */
+export async function readFigures(client: pg.ClientBase, { schema, slot }: FiguresOptions): Promise<Figures> {
+  const quoted = quoteSchema(schema);
+  const lag = await readLag(client, quoted);
+  return {
+    ...lag,
+    slotRetainedBytes: await readRetained(client, schema, slot),
+    groups: await readGroups(client, quoted),
+    parked: await readParked(client, quoted),
+  };
+}
+
+/**
+ * Everything that the last checkpoint's snapshot sees is in the log. Of the rest, what was appended after it is known by
+ * position; so only the newest rows of outbox and log are looked at.
+ */
+async function readLag(client: pg.ClientBase, schema: string): Promise<Pick<Figures, 'lagMessages' | 'lagSeconds'>> {
+  const checkpoint = await client.query<{ seq: string; snapshot: string; beyond: string }>(
+    `select seq, split_part(checkpoint, ' ', 1) as snapshot, split_part(checkpoint, ' ', 2) as beyond
+      from ${schema}.relay_batch where checkpoint is not null order by seq desc limit 1`,
+  );
+  const { seq, snapshot, beyond } = checkpoint.rows[0] ?? { seq: '0', snapshot: '1:1:', beyond: '' };
+  const result = await client.query<{ messages: string; seconds: number }>(
+    `with logged as materialized (
+        select unnest(ids) as position from ${schema}.log_entry where seq > $1
+        union all select unnest(('{' || $2 || '}')::bigint[])
+      ), missing as (
+        select occurred_at from ${schema}.outbox o
+        where o.tx >= pg_snapshot_xmin($3::pg_snapshot)::text::bigint
+          and not pg_visible_in_snapshot(o.tx::text::xid8, $3::pg_snapshot)
+          and not exists (select from logged where logged.position = o.position)
+        limit ${MOST_COUNTED}
+      )
+      select count(*) as messages,
+        coalesce(greatest(extract(epoch from clock_timestamp() - min(occurred_at)), 0), 0)::float8 as seconds from missing`,
+    [seq, beyond, snapshot],
+  );
+  const row = result.rows[0];
+  return { lagMessages: Number(row?.messages ?? 0), lagSeconds: row?.seconds ?? 0 };
+}
+
+async function readRetained(
+  client: pg.ClientBase,
+  schema: string,
+  slot: string | undefined,
+): Promise<number | undefined> {
+  const { rows } = await client.query<{ bytes: string | null }>(
+    `select pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn) as bytes
+      from pg_replication_slots s, pg_database d
+      where d.datname = current_database() and s.slot_name = coalesce($1, left($2, 50) || '_' || d.oid::text)`,
+    [slot ?? null, schema],
+  );
+  const bytes = rows[0]?.bytes;
+  return bytes == null ? undefined : Math.max(0, Number(bytes));
+}
+
+async function readGroups(client: pg.ClientBase, schema: string): Promise<GroupLag[]> {
+  const { rows } = await client.query<{ group: string; topic: string; messages: string; seconds: number }>(
+    `select c.group_name as "group", c.topic, sum(greatest(coalesce(last.next_offset, 0) - c.next_offset, 0)) as messages,
+        coalesce(max(greatest(extract(epoch from clock_timestamp() - oldest.appended_at), 0)), 0)::float8 as seconds
+      from ${schema}.consumer_cursor c
+      join ${schema}.log_partition p using (topic, partition)
+      left join lateral (select base + count as next_offset from ${schema}.log_entry
+        where partition = p.id order by base desc limit 1) last on true
+      left join lateral (select appended_at from ${schema}.log_entry
+        where partition = p.id and c.next_offset < last.next_offset and base <= c.next_offset
+        order by base desc limit 1) oldest on true
+      group by 1, 2 order by 1, 2`,
+  );
+  return rows.map((row) => ({ ...row, messages: Number(row.messages) }));
+}
+
+async function readParked(client: pg.ClientBase, schema: string): Promise<ParkedCount[]> {
+  const { rows } = await client.query<{ group: string; is_dead: boolean; count: string }>(
+    `select group_name as "group", dead as is_dead, count(*) as count from ${schema}.parked_message group by 1, 2 order by 1, 2`,
+  );
+  return rows.map(({ group, is_dead, count }) => ({ group, isDead: is_dead, count: Number(count) }));
+}

@@ -1,0 +1,102 @@
+import type { LogRecord } from './record.ts';
+
+/** Where to read next in a partition. */
+export interface FetchPosition {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+}
+
+/** Bounds of a {@link Log.fetch}. */
+export interface FetchOptions {
+  /** Stop after about this many bytes of stored messages, all partitions together; at least one record is returned. @defaultValue 1_000_000 */
+  readonly maxBytes?: number;
+  /** Return at most this many records, all partitions together. @defaultValue 2_000 */
+  readonly maxRecords?: number;
+  /** With nothing to return, wait this long for something. @defaultValue 0 */
+  readonly maxWaitMs?: number;
+  /** Ends the wait at once, with what there is. */
+  readonly signal?: AbortSignal;
+}
+
+/** A partition's first offset, and the offset that its next record will get. */
+export interface PartitionEnds {
+  readonly partition: number;
+  readonly start: bigint;
+  readonly end: bigint;
+}
+
+/**
+ * Partitioned topics that can be read from any offset, any number of times. A record, once fetched, is found at its offset
+ * with the same bytes by every later fetch until retention removes it.
+ */
+export interface Log {
+  /** The number of partitions of a topic, 0 if the topic does not exist. */
+  partitionCount(topic: string): Promise<number>;
+  /** First and next offsets of every partition of a topic, by partition; empty if the topic does not exist. */
+  ends(topic: string): Promise<PartitionEnds[]>;
+  /** For every partition of a topic, the offset of its first record appended at `time` or later, else its end. */
+  offsetsAt(topic: string, time: Date): Promise<FetchPosition[]>;
+  /**
+   * Records from the given positions on, in offset order within each partition, without a gap. Throws `UNKNOWN_TOPIC`, and
+   * `DANGLING_ENTRY` where the log names a message that is gone.
+   */
+  fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]>;
+  /** Releases connections. May be called more than once. */
+  close(): Promise<void>;
+}
+
+/** Messages to append to one partition, in order. */
+export interface Append {
+  readonly topic: string;
+  readonly partition: number;
+  /** Outbox positions. */
+  readonly ids: readonly number[];
+}
+
+/** What one append makes durable, all of it or nothing. */
+export interface LogBatch {
+  readonly appends: readonly Append[];
+  /** The source's position after these messages. Opaque to the log. */
+  readonly progress: string;
+  /** Where a source that lost its place can start over. Opaque to the log. */
+  readonly checkpoint?: string;
+}
+
+/** The right to append, held by one relay at a time. */
+export interface LogWriter {
+  /** What the last append of any former holder left behind; `undefined` in a log that was never appended to. */
+  readonly progress: string | undefined;
+  readonly checkpoint: string | undefined;
+  /** Fires when the right is lost or given up. */
+  readonly signal: AbortSignal;
+  /** Partitions of a topic, which is created if it does not exist and the log allows it. Throws `UNKNOWN_TOPIC`. */
+  partitionCount(topic: string): number | Promise<number>;
+  /**
+   * Appends in one durable transaction. One append at a time. Retries what can pass by itself. Throws `LEASE_LOST` once
+   * another holder has taken over: then nothing of the batch is in the log.
+   */
+  append(batch: LogBatch): Promise<void>;
+  /** Outbox positions of everything appended after the last stored checkpoint, sorted. */
+  appendedSinceCheckpoint(): Promise<Float64Array>;
+  /** Gives the right up at once. */
+  release(): Promise<void>;
+}
+
+/** How a relay comes by the right to append. */
+export interface WriterOptions {
+  /** Names this process to operators. */
+  readonly holder: string;
+  /** How long the right outlives a holder that says nothing. */
+  readonly leaseMs: number;
+  /** Ends the wait for the right. */
+  readonly signal: AbortSignal;
+  /** Called when another relay holds the right and the wait begins. */
+  readonly onWaiting?: () => void;
+}
+
+/** The log in the outbox's own database: the one target of the relay. */
+export interface HomeLog extends Log {
+  /** Waits until no other relay holds the right to append, then takes it. Throws `STOPPED` if the signal fires first. */
+  acquireWriter(options: WriterOptions): Promise<LogWriter>;
+}

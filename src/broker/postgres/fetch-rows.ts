@@ -1,0 +1,114 @@
+import { TailraceError } from '../../base/errors.ts';
+import { decodeHeaders } from '../../message/headers.ts';
+import type { MessageKind } from '../../message/message.ts';
+import type { FetchPosition } from '../log.ts';
+import type { LogRecord } from '../record.ts';
+import type { FetchRow } from './fetch-statement.ts';
+
+/** A place in the log that names an outbox row which the reader's snapshot does not see. */
+export interface MissingRow {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+  /** The outbox position. */
+  readonly id: string;
+  /** Every transaction below `xmin` had ended when it was taken, and none from `xmax` on. */
+  readonly snapshot: { readonly xmin: bigint; readonly xmax: bigint };
+}
+
+/** What one round trip found. */
+export interface FetchPass {
+  readonly records: LogRecord[];
+  /** The positions that could not be read at all for now, since their very first row is missing. */
+  readonly blocked: MissingRow[];
+}
+
+/**
+ * Turns rows into records, and puts the records of each position together. Stops a position at its first missing row, and
+ * never skips one.
+ *
+ * @param positions in the order that the statement was given.
+ * @throws TailraceError `OFFSET_OUT_OF_RANGE`.
+ */
+export function readRows(rows: readonly FetchRow[], positions: readonly FetchPosition[]): FetchPass {
+  const readings = positions.map((position) => new Reading(position));
+  for (const row of rows) {
+    const reading = readings[Number(row[0]) - 1];
+    if (reading === undefined)
+      throw new RangeError(`The server answered for position ${row[0]} of ${positions.length}.`);
+    reading.add(row);
+  }
+  return {
+    records: readings.flatMap(({ records }) => records),
+    blocked: readings.flatMap(({ blocked }) => blocked ?? []),
+  };
+}
+
+/** What was read from one position on. */
+class Reading {
+  readonly records: LogRecord[] = [];
+  blocked: MissingRow | undefined;
+  readonly #position: FetchPosition;
+  #stopped = false;
+
+  constructor(position: FetchPosition) {
+    this.#position = position;
+  }
+
+  add(row: FetchRow): void {
+    const [, n, id, messageId] = row;
+    if (this.#stopped) return;
+    if (id === null) throw beyondEnd(this.#position, BigInt(n));
+    if (Number(n) !== this.records.length) throw hole(this.#position, BigInt(n));
+    if (messageId === null) this.#stop(id, row);
+    else this.records.push(recordOf(row, messageId, this.#position, this.#position.offset + BigInt(n)));
+  }
+
+  #stop(id: string, row: FetchRow): void {
+    this.#stopped = true;
+    if (this.records.length > 0) return;
+    this.blocked = { ...this.#position, id, snapshot: { xmin: BigInt(row[11] ?? 0), xmax: BigInt(row[12] ?? 0) } };
+  }
+}
+
+function recordOf(row: FetchRow, messageId: string, { topic, partition }: FetchPosition, offset: bigint): LogRecord {
+  const [, , , , kind, type, key, headers, payload, payloadHex, occurredAtMs] = row;
+  return {
+    topic,
+    partition,
+    offset,
+    messageId,
+    kind: kind as MessageKind,
+    type,
+    key,
+    headers: decodeHeaders(headers),
+    payload,
+    payloadBytes: payloadHex === null ? null : Buffer.from(payloadHex, 'hex'),
+    occurredAt: new Date(Math.round(Number(occurredAtMs))),
+  };
+}
+
+/** The error for a position that has no record, and of which none will come. */
+export function outOfRange({ topic, partition, offset }: FetchPosition, why: string, next: string): TailraceError {
+  return new TailraceError(
+    'OFFSET_OUT_OF_RANGE',
+    `There is no offset ${offset} in ${topic} partition ${partition}: ${why}. ${next}`,
+    { details: { topic, partition, offset } },
+  );
+}
+
+function beyondEnd(position: FetchPosition, by: bigint): TailraceError {
+  return outOfRange(
+    position,
+    `its next record will get the offset ${position.offset - by}`,
+    'If the log was restored from a backup, its readers are ahead of it: move them back.',
+  );
+}
+
+function hole(position: FetchPosition, n: bigint): TailraceError {
+  return outOfRange(
+    position,
+    `the log goes on at ${position.offset + n}`,
+    'What lies before was removed: move the reader to the first offset that is left, knowing what it misses.',
+  );
+}

@@ -1,0 +1,14 @@
+export { postgresLog, type PostgresLog } from './postgres-log.ts';
+export type { PostgresLogOptions } from './options.ts';
+export type {
+  Append,
+  FetchOptions,
+  FetchPosition,
+  HomeLog,
+  Log,
+  LogBatch,
+  LogWriter,
+  PartitionEnds,
+  WriterOptions,
+} from '../log.ts';
+export type { LogRecord } from '../record.ts';

@@ -1,0 +1,138 @@
+import { Signal } from '../../base/signal.ts';
+import { messageOf } from '../../base/errors.ts';
+import type { Logger } from '../../base/logger.ts';
+import type { LogWriter, WriterOptions } from '../log.ts';
+import { acquireLease } from './acquire-lease.ts';
+import { AppendStatement } from './append-statement.ts';
+import { channelOf } from './channels.ts';
+import { LeaseKeeper } from './lease-keeper.ts';
+import { LeaseTable } from './lease.ts';
+import { explain, PLAN_SETTINGS, type ReadPool } from './read-pool.ts';
+import { retrying } from './retry.ts';
+import { Session } from './session.ts';
+import type { Topics } from './topics.ts';
+import { WriterTables } from './writer-tables.ts';
+import { PostgresLogWriter } from './writer.ts';
+
+/** What a log gives to its writers. */
+export interface OpenWriterContext {
+  readonly connectionString: string;
+  readonly schema: string;
+  readonly quotedSchema: string;
+  readonly partitions: number;
+  readonly createTopics: boolean;
+  readonly logger: Logger;
+  readonly pool: ReadPool;
+  readonly topics: Topics;
+  /** Called with the numbers of the partitions that grew. */
+  readonly onAppended: (partitions: readonly number[]) => void;
+  readonly onReleased: (writer: LogWriter) => void;
+}
+
+/**
+ * Waits for the lease, takes it and keeps it, and reads what former holders left behind.
+ *
+ * @throws TailraceError `STOPPED`, `WRONG_CLUSTER`, `HOT_STANDBY`, `NOT_MIGRATED`.
+ */
+export async function openWriter(context: OpenWriterContext, options: WriterOptions): Promise<LogWriter> {
+  const freed = new Signal();
+  const session = openAppendSession(context, options.leaseMs, freed);
+  try {
+    return await takeAndBuild(context, options, session, freed);
+  } catch (error) {
+    await session.close();
+    throw explain(error, context.schema);
+  }
+}
+
+async function takeAndBuild(
+  context: OpenWriterContext,
+  options: WriterOptions,
+  session: Session,
+  freed: Signal,
+): Promise<LogWriter> {
+  const { quotedSchema, schema, logger, pool } = context;
+  const { leaseMs } = options;
+  const table = new LeaseTable(quotedSchema, channelOf(schema, 'lease'));
+  const { epoch, takenAtMs } = await acquireLease({ session, table, freed, quotedSchema, logger }, options);
+  const leaseSession = openLeaseSession(context, leaseMs);
+  const keeper = new LeaseKeeper({
+    renew: () => table.renew(leaseSession, epoch, leaseMs),
+    leaseMs,
+    takenAtMs,
+    logger,
+  });
+  const giveUp = (): Promise<void> => giveLeaseUp(table, leaseSession, epoch, logger);
+  try {
+    const tables = new WriterTables(pool, quotedSchema, logger);
+    const end = await retrying(() => tables.readEnd(session), {
+      signal: keeper.signal,
+      assertMayGoOn: () => keeper.signal.throwIfAborted(),
+      failure: 'the end of the log could not be read',
+      logger,
+    });
+    logger.info({ holder: options.holder, epoch, seq: end.seq }, 'took the right to append to the log');
+    const writer: LogWriter = new PostgresLogWriter({
+      ...context,
+      epoch,
+      keeper,
+      session,
+      tables,
+      end,
+      statement: new AppendStatement(quotedSchema, channelOf(schema, 'log')),
+      partitionsOfNewTopics: context.createTopics ? context.partitions : undefined,
+      onReleased: async () => {
+        context.onReleased(writer);
+        await giveUp();
+        await tables.settled();
+      },
+    });
+    return writer;
+  } catch (error) {
+    await keeper.stop();
+    await giveUp();
+    throw error;
+  }
+}
+
+/** The database may let commits return before they are durable; what the relay acknowledges after an append must be. */
+const DURABLE_COMMITS = `select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'`;
+
+/** A statement that runs for longer than the lease is cancelled: a takeover waits for it. */
+function openAppendSession(context: OpenWriterContext, leaseMs: number, freed: Signal): Session {
+  const statementTimeoutMs = Math.max(leaseMs, SHORTEST_STATEMENT_TIMEOUT_MS);
+  return new Session({
+    connectionString: context.connectionString,
+    applicationName: 'tailrace writer',
+    settings: {
+      ...PLAN_SETTINGS,
+      statement_timeout: String(Math.ceil(statementTimeoutMs)),
+    },
+    openingSql: DURABLE_COMMITS,
+    timeoutMs: statementTimeoutMs + ANSWER_MARGIN_MS,
+    channel: channelOf(context.schema, 'lease'),
+    onNotification: () => freed.notify(),
+  });
+}
+
+function openLeaseSession(context: OpenWriterContext, leaseMs: number): Session {
+  return new Session({
+    connectionString: context.connectionString,
+    applicationName: 'tailrace writer lease',
+    settings: PLAN_SETTINGS,
+    timeoutMs: Math.max(leaseMs / 3, SHORTEST_STATEMENT_TIMEOUT_MS),
+  });
+}
+
+const SHORTEST_STATEMENT_TIMEOUT_MS = 1_000;
+const ANSWER_MARGIN_MS = 2_000;
+
+async function giveLeaseUp(table: LeaseTable, session: Session, epoch: string, logger: Logger): Promise<void> {
+  try {
+    await table.expire(session, epoch);
+  } catch (error) {
+    logger.warn({ error: messageOf(error) }, 'the right to append could not be given up; it expires by itself');
+  } finally {
+    await session.close();
+  }
+}

@@ -1,0 +1,82 @@
+import { TailraceError } from '../../base/errors.ts';
+import { silentLogger, type Logger } from '../../base/logger.ts';
+import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
+
+/** How to reach a home log. */
+export interface PostgresLogOptions {
+  /**
+   * Of the outbox's database. The role reads the outbox and the log; to acquire a writer it also writes the log. Not through
+   * a pooler that hands a session to another client between transactions: LISTEN, the lease and prepared statements need
+   * sessions of their own.
+   */
+  readonly connectionString: string;
+  /** The schema that holds tailrace's tables. @defaultValue 'tailrace' */
+  readonly schema?: string;
+  /** How many partitions a topic gets that the writer creates; 1 to 10,000. @defaultValue 8 */
+  readonly partitions?: number;
+  /** Whether the writer creates a topic that does not exist yet. @defaultValue true */
+  readonly createTopics?: boolean;
+  /**
+   * How often a waiting fetch looks by itself, for the case that a notification is lost: this soon after something
+   * happened, and less and less often while nothing does. Raise it to spare a server with very many waiting fetches.
+   */
+  readonly poll?: {
+    /** The shortest interval. @defaultValue 25 */
+    readonly minMs?: number;
+    /** The longest interval. @defaultValue 1_000 */
+    readonly maxMs?: number;
+  };
+  /** @defaultValue says nothing */
+  readonly logger?: Logger;
+}
+
+/** The same, checked and complete. */
+export interface ResolvedOptions {
+  readonly connectionString: string;
+  readonly schema: string;
+  /** The schema as it stands in SQL. */
+  readonly quotedSchema: string;
+  readonly partitions: number;
+  readonly createTopics: boolean;
+  readonly pollMinMs: number;
+  readonly pollMaxMs: number;
+  readonly logger: Logger;
+}
+
+/** @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`. */
+export function resolveOptions(options: PostgresLogOptions): ResolvedOptions {
+  const { connectionString, schema = DEFAULT_SCHEMA, createTopics = true, logger = silentLogger } = options;
+  if (typeof connectionString !== 'string' || connectionString === '') {
+    throw invalid('connectionString', typeof connectionString, 'the URL of the database that holds the outbox');
+  }
+  const pollMinMs = options.poll?.minMs ?? 25;
+  const pollMaxMs = options.poll?.maxMs ?? Math.max(1_000, pollMinMs);
+  if (!(pollMinMs >= 1 && pollMinMs <= pollMaxMs && pollMaxMs <= LONGEST_TIMER_MS)) {
+    throw invalid('poll', `${pollMinMs} to ${pollMaxMs}`, `milliseconds, 1 <= minMs <= maxMs <= ${LONGEST_TIMER_MS}`);
+  }
+  const partitions = assertPartitions(options.partitions ?? 8);
+  return {
+    connectionString,
+    schema,
+    quotedSchema: quoteSchema(schema),
+    partitions,
+    createTopics,
+    pollMinMs,
+    pollMaxMs,
+    logger,
+  };
+}
+
+/** The longest wait that a timer of JavaScript can hold. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/** @throws TailraceError `INVALID_OPTION`: not a whole number from 1 to 10,000. */
+export function assertPartitions(partitions: number): number {
+  if (Number.isInteger(partitions) && partitions >= 1 && partitions <= 10_000) return partitions;
+  throw invalid('partitions', String(partitions), 'a whole number from 1 to 10,000');
+}
+
+/** The error for an option or argument that cannot be used. */
+export function invalid(name: string, found: string, expected: string): TailraceError {
+  return new TailraceError('INVALID_OPTION', `The option ${name} is ${found}; expected ${expected}.`);
+}

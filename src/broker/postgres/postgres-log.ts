@@ -1,0 +1,165 @@
+import { TailraceError } from '../../base/errors.ts';
+import type { FetchOptions, FetchPosition, HomeLog, LogWriter, PartitionEnds, WriterOptions } from '../log.ts';
+import type { LogRecord } from '../record.ts';
+import { channelOf } from './channels.ts';
+import { Fetcher } from './fetcher.ts';
+import { openWriter } from './open-writer.ts';
+import { invalid, LONGEST_TIMER_MS, resolveOptions, type PostgresLogOptions, type ResolvedOptions } from './options.ts';
+import { ReadPool } from './read-pool.ts';
+import { Topics } from './topics.ts';
+import { WakeUps } from './wake-ups.ts';
+
+/** The home log in Postgres. */
+export interface PostgresLog extends HomeLog {
+  /**
+   * Creates a topic, ahead of its first message. Does nothing if it exists with as many partitions.
+   *
+   * @throws TailraceError `INVALID_TOPIC`; `INVALID_OPTION`: not 1 to 10,000 partitions, or it exists with another number.
+   */
+  createTopic(name: string, partitions: number): Promise<void>;
+}
+
+/**
+ * Opens the home log that lives in the outbox's own database. Connects when it is first used.
+ *
+ * @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`.
+ */
+export function postgresLog(options: PostgresLogOptions): PostgresLog {
+  return new PostgresHomeLog(resolveOptions(options));
+}
+
+class PostgresHomeLog implements PostgresLog {
+  readonly #options: ResolvedOptions;
+  readonly #closing = new AbortController();
+  readonly #pool: ReadPool;
+  readonly #topics: Topics;
+  readonly #wakeUps: WakeUps;
+  readonly #fetcher: Fetcher;
+  readonly #writers = new Set<LogWriter>();
+  #closed: Promise<void> | undefined;
+
+  constructor(options: ResolvedOptions) {
+    const { connectionString, schema, quotedSchema, logger } = options;
+    this.#options = options;
+    this.#pool = new ReadPool(connectionString, schema, logger);
+    this.#topics = new Topics(this.#pool, quotedSchema);
+    this.#wakeUps = new WakeUps({ ...options, channel: channelOf(schema, 'log') });
+    this.#fetcher = new Fetcher({
+      pool: this.#pool,
+      topics: this.#topics,
+      wakeUps: this.#wakeUps,
+      quotedSchema,
+      closing: this.#closing.signal,
+    });
+  }
+
+  async partitionCount(topic: string): Promise<number> {
+    this.#assertOpen();
+    return (await this.#topics.find(topic))?.length ?? 0;
+  }
+
+  async ends(topic: string): Promise<PartitionEnds[]> {
+    this.#assertOpen();
+    const rows = await this.#pool.query(
+      `select p.partition,
+          coalesce((select e.base from ${this.#entry} e where e.partition = p.id order by e.base limit 1), 0),
+          coalesce((select e.base + e.count from ${this.#entry} e where e.partition = p.id order by e.base desc limit 1), 0)
+        from ${this.#partition} p where p.topic = $1 order by p.partition`,
+      [topic],
+    );
+    return rows.map(([partition, start, end]) => ({
+      partition: Number(partition),
+      start: BigInt(start ?? 0),
+      end: BigInt(end ?? 0),
+    }));
+  }
+
+  async offsetsAt(topic: string, time: Date): Promise<FetchPosition[]> {
+    this.#assertOpen();
+    if (Number.isNaN(time.getTime())) throw invalid('time', 'an invalid Date', 'a valid one');
+    const rows = await this.#pool.query(offsetsAtSql(this.#entry, this.#partition), [topic, time.toISOString()]);
+    return rows.map(([partition, offset]) => ({ topic, partition: Number(partition), offset: BigInt(offset ?? 0) }));
+  }
+
+  async fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]> {
+    this.#assertOpen();
+    return this.#fetcher.fetch(positions, options);
+  }
+
+  async createTopic(name: string, partitions: number): Promise<void> {
+    this.#assertOpen();
+    const ids = await this.#topics.ensure(name, partitions);
+    if (ids.length === partitions) return;
+    throw invalid('partitions', String(partitions), `${ids.length}: the topic ${name} exists with that number`);
+  }
+
+  async acquireWriter(options: WriterOptions): Promise<LogWriter> {
+    this.#assertOpen();
+    assertLeaseMs(options.leaseMs);
+    const writer = await openWriter(
+      {
+        ...this.#options,
+        pool: this.#pool,
+        topics: this.#topics,
+        onAppended: (partitions) => this.#wakeUps.wake(partitions),
+        onReleased: (released) => this.#writers.delete(released),
+      },
+      { ...options, signal: AbortSignal.any([options.signal, this.#closing.signal]) },
+    );
+    this.#writers.add(writer);
+    return writer;
+  }
+
+  async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#closing.abort();
+    await Promise.all([...this.#writers].map((writer) => writer.release()));
+    await this.#wakeUps.close();
+    await this.#pool.close();
+  }
+
+  get #entry(): string {
+    return `${this.#options.quotedSchema}.log_entry`;
+  }
+
+  get #partition(): string {
+    return `${this.#options.quotedSchema}.log_partition`;
+  }
+
+  #assertOpen(): void {
+    if (this.#closing.signal.aborted) throw new TailraceError('STOPPED', 'This log was closed. Open another one.');
+  }
+}
+
+const SHORTEST_LEASE_MS = 100;
+
+function assertLeaseMs(leaseMs: number): void {
+  if (leaseMs >= SHORTEST_LEASE_MS && leaseMs <= LONGEST_TIMER_MS) return;
+  throw invalid('leaseMs', String(leaseMs), `${SHORTEST_LEASE_MS} to ${LONGEST_TIMER_MS} milliseconds`);
+}
+
+/**
+ * Halves, in each partition, the range in which the answer lies, by the entry in its middle; entries are in the order of
+ * `appended_at`. `low` is always the end of an entry before the time (or the start), `high` the base of one at it or later
+ * (or the end).
+ */
+function offsetsAtSql(entry: string, partition: string): string {
+  return `with recursive range (partition, id, low, high) as (
+      select p.partition, p.id,
+        coalesce((select e.base from ${entry} e where e.partition = p.id order by e.base limit 1), 0),
+        coalesce((select e.base + e.count from ${entry} e where e.partition = p.id order by e.base desc limit 1), 0)
+      from ${partition} p where p.topic = $1
+    union all
+      select r.partition, r.id, case when e.appended_at < $2 then e.base + e.count else r.low end,
+        case when e.appended_at < $2 then r.high else e.base end
+      from range r
+      cross join lateral (select base, count, appended_at from ${entry}
+        where partition = r.id and base <= (r.low + r.high) / 2 order by base desc limit 1) e
+      where r.low < r.high
+    )
+    select partition, high from range where low >= high order by partition`;
+}

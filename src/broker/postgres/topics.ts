@@ -1,0 +1,95 @@
+import { TailraceError } from '../../base/errors.ts';
+import { assertPartitions } from './options.ts';
+import type { ReadPool } from './read-pool.ts';
+
+/** The numbers by which the entries of a topic's partitions are kept: partition n has `ids[n]`. */
+export type PartitionIds = readonly number[];
+
+const NAME = /^[A-Za-z0-9._-]{1,200}$/;
+
+/** The topics of a log. Remembers what it has seen: topics do not go away. */
+export class Topics {
+  readonly #pool: ReadPool;
+  readonly #schema: string;
+  readonly #known = new Map<string, PartitionIds>();
+
+  constructor(pool: ReadPool, quotedSchema: string) {
+    this.#pool = pool;
+    this.#schema = quotedSchema;
+  }
+
+  /** A topic that was found before; `undefined` says nothing about whether it exists. */
+  known(topic: string): PartitionIds | undefined {
+    return this.#known.get(topic);
+  }
+
+  /** `undefined` if the topic does not exist. */
+  async find(topic: string): Promise<PartitionIds | undefined> {
+    return this.#known.get(topic) ?? (await this.#load(topic));
+  }
+
+  /**
+   * The number of one partition.
+   *
+   * @throws TailraceError `UNKNOWN_TOPIC`: no such topic, or no such partition of it.
+   */
+  async idOf(topic: string, partition: number): Promise<number> {
+    const id = this.#known.get(topic)?.[partition] ?? (await this.#load(topic))?.[partition];
+    if (id !== undefined) return id;
+    const count = this.#known.get(topic)?.length;
+    if (count === undefined) throw unknownTopic(topic);
+    throw new TailraceError(
+      'UNKNOWN_TOPIC',
+      `The topic ${topic} has no partition ${partition}: it has ${count}, counted from 0.`,
+      { details: { topic, partition, partitions: count } },
+    );
+  }
+
+  /**
+   * Creates a topic, unless it exists; returns its partitions, however many it has.
+   *
+   * @throws TailraceError `INVALID_TOPIC`, `INVALID_OPTION`.
+   */
+  async ensure(topic: string, partitions: number): Promise<PartitionIds> {
+    assertName(topic);
+    assertPartitions(partitions);
+    await this.#pool.query(
+      `with topic as (
+         insert into ${this.#schema}.log_topic (name, partitions) values ($1, $2) on conflict do nothing returning *)
+       insert into ${this.#schema}.log_partition (topic, partition)
+         select name, n from topic, generate_series(0, partitions - 1) n`,
+      [topic, partitions],
+    );
+    const ids = await this.#load(topic);
+    if (ids === undefined) throw unknownTopic(topic);
+    return ids;
+  }
+
+  async #load(topic: string): Promise<PartitionIds | undefined> {
+    const rows = await this.#pool.query(
+      `select id from ${this.#schema}.log_partition where topic = $1 order by partition`,
+      [topic],
+    );
+    if (rows.length === 0) return undefined;
+    const ids = rows.map(([id]) => Number(id));
+    this.#known.set(topic, ids);
+    return ids;
+  }
+}
+
+/** The error for a topic that does not exist. */
+export function unknownTopic(topic: string): TailraceError {
+  return new TailraceError(
+    'UNKNOWN_TOPIC',
+    `There is no topic ${JSON.stringify(topic.slice(0, 200))} in this log. The relay creates a topic with its first message, unless createTopics is off; createTopic(name, partitions) creates it ahead.`,
+    { details: { topic: topic.slice(0, 200) } },
+  );
+}
+
+function assertName(topic: string): void {
+  if (NAME.test(topic)) return;
+  throw new TailraceError(
+    'INVALID_TOPIC',
+    `Not a name for a topic: ${JSON.stringify(topic.slice(0, 200))}. Expected 1 to 200 letters, digits, dots, underscores and hyphens.`,
+  );
+}

@@ -1,0 +1,20 @@
+import type { Headers, MessageKind } from '../message/message.ts';
+
+/**
+ * A message at an offset. Its payload is as the writer wrote it, not parsed: `payload` holds the text of a JSON payload,
+ * `payloadBytes` the bytes of a binary one; exactly one of them is set.
+ */
+export interface LogRecord {
+  readonly topic: string;
+  readonly partition: number;
+  /** The place in the partition; the offsets of a partition have no gaps. */
+  readonly offset: bigint;
+  readonly messageId: string;
+  readonly kind: MessageKind;
+  readonly type: string;
+  readonly key: string | null;
+  readonly headers: Headers;
+  readonly payload: string | null;
+  readonly payloadBytes: Buffer | null;
+  readonly occurredAt: Date;
+}

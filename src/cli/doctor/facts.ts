@@ -1,0 +1,257 @@
+import type pg from 'pg';
+import { currentVersion, readMigrations } from '../../postgres/migrations.ts';
+import { quoteSchema } from '../../postgres/schema-name.ts';
+import { readFacts, type SourceFacts } from '../../source/preflight.ts';
+import { type GroupRow, readGroups } from '../groups-command.ts';
+import { ROLES, type RoleKind } from '../init/rights.ts';
+
+/** What the doctor knows. What could not be read, for want of a right or since it is not there, is `undefined`. */
+export interface DoctorFacts {
+  readonly schema: string;
+  readonly slotName: string;
+  readonly server: ServerFacts;
+  /** The server's clock minus this machine's, in milliseconds. */
+  readonly clockDifferenceMs: number;
+  readonly hasSchema: boolean;
+  readonly maySeeSchema: boolean;
+  /** The last migration that was applied. */
+  readonly version: number | undefined;
+  readonly knownVersion: number;
+  /** For each kind of process, the rights that this role lacks. */
+  readonly missingRights: Readonly<Record<WorkKind, readonly string[]>>;
+  readonly source: SourceFacts | undefined;
+  readonly slot: SlotHealth | undefined;
+  readonly outbox: OutboxHealth | undefined;
+  readonly processed: { readonly weeksAhead: number } | undefined;
+  /** `null`: no relay has ever run. */
+  readonly lease: LeaseHealth | null | undefined;
+  readonly groups: readonly GroupRow[] | undefined;
+}
+
+/** What a role can be fit for. */
+export type WorkKind = 'app' | 'relay' | 'consumer';
+
+export interface ServerFacts {
+  readonly version: string;
+  readonly versionNumber: number;
+  readonly inRecovery: boolean;
+  readonly role: string;
+  readonly walLevel: string;
+  readonly freeSlots: number;
+  readonly freeWalSenders: number;
+  readonly walSenderTimeoutMs: number;
+  /** `undefined`: no limit. */
+  readonly slotWalLimitBytes: number | undefined;
+  readonly synchronousCommit: string;
+}
+
+export interface SlotHealth {
+  readonly active: boolean;
+  readonly isOurs: boolean;
+  /** `reserved`, `extended`, `unreserved` or `lost`; `null` before its creation has finished. */
+  readonly walStatus: string | null;
+  readonly retainedBytes: number;
+}
+
+export interface OutboxHealth {
+  /** Positions left in the partitions that exist. */
+  readonly positionsAhead: number;
+  /** How many of the last {@link LOOKED_AT} rows are not in the log. */
+  readonly waiting: number;
+  readonly oldestWaitingSeconds: number;
+}
+
+/** How many rows at the end of the outbox are looked up in the log. */
+export const LOOKED_AT = 1_000;
+
+export interface LeaseHealth {
+  readonly holder: string;
+  readonly isHeld: boolean;
+  readonly expiredSeconds: number;
+}
+
+/** Reads what can be read; nothing is changed. */
+export async function readDoctorFacts(
+  client: pg.Client,
+  schema: string,
+  slot: string | undefined,
+): Promise<DoctorFacts> {
+  const server = await readServer(client);
+  const { databaseOid, hasSchema, maySeeSchema } = await readPlace(client, schema);
+  const slotName = slot ?? `${schema.slice(0, 50)}_${databaseOid}`;
+  const tables = maySeeSchema ? await readableTables(client, schema) : new Set<string>();
+  const may = (...names: string[]): boolean => names.every((name) => tables.has(name));
+  const quoted = quoteSchema(schema);
+  return {
+    schema,
+    slotName,
+    server,
+    clockDifferenceMs: await clockDifference(client),
+    hasSchema,
+    maySeeSchema,
+    version: !hasSchema ? 0 : may('migration') ? await currentVersion(client, schema) : undefined,
+    knownVersion: (await readMigrations(schema)).at(-1)?.version ?? 0,
+    missingRights: await readMissingRights(client, schema, maySeeSchema),
+    source: maySeeSchema ? await readFacts(client, schema) : undefined,
+    slot: await readSlotHealth(client, slotName),
+    outbox: may('outbox', 'log_partition', 'log_entry') ? await readOutbox(client, quoted) : undefined,
+    processed: maySeeSchema && hasSchema ? await readProcessed(client, schema) : undefined,
+    lease: may('relay_lease') ? await readLease(client, quoted) : undefined,
+    groups: may('consumer_group', 'consumer_member', 'consumer_cursor', 'parked_message', 'log_partition', 'log_entry')
+      ? await readGroups(client, quoted)
+      : undefined,
+  };
+}
+
+async function one<Row extends pg.QueryResultRow>(
+  client: pg.Client,
+  sql: string,
+  values: unknown[] = [],
+): Promise<Row> {
+  const { rows } = await client.query<Row>(sql, values);
+  const [row] = rows;
+  if (row === undefined) throw new Error('The server answered no row.');
+  return row;
+}
+
+async function readServer(client: pg.Client): Promise<ServerFacts> {
+  const setting = (name: string): string => `(select setting from pg_settings where name = '${name}')`;
+  const row = await one<Omit<ServerFacts, 'slotWalLimitBytes'> & { readonly slotWalLimitMb: number }>(
+    client,
+    `select current_setting('server_version') as version, current_setting('server_version_num')::int as "versionNumber",
+      pg_is_in_recovery() as "inRecovery", current_user::text as role, current_setting('wal_level') as "walLevel",
+      ${setting('max_replication_slots')}::int - (select count(*)::int from pg_replication_slots) as "freeSlots",
+      ${setting('max_wal_senders')}::int - (select count(*)::int from pg_stat_replication) as "freeWalSenders",
+      ${setting('wal_sender_timeout')}::int as "walSenderTimeoutMs",
+      ${setting('max_slot_wal_keep_size')}::int as "slotWalLimitMb",
+      current_setting('synchronous_commit') as "synchronousCommit"`,
+  );
+  const { slotWalLimitMb, ...server } = row;
+  return { ...server, slotWalLimitBytes: slotWalLimitMb < 0 ? undefined : slotWalLimitMb * 1024 ** 2 };
+}
+
+function readPlace(
+  client: pg.Client,
+  schema: string,
+): Promise<{ databaseOid: string; hasSchema: boolean; maySeeSchema: boolean }> {
+  return one(
+    client,
+    `select d.oid::text as "databaseOid", n.oid is not null as "hasSchema",
+        coalesce(has_schema_privilege(n.oid, 'usage'), false) as "maySeeSchema"
+      from pg_database d left join pg_namespace n on n.nspname = $1 where d.datname = current_database()`,
+    [schema],
+  );
+}
+
+/** Half of the way there and back counts as the way there. */
+async function clockDifference(client: pg.Client): Promise<number> {
+  const before = Date.now();
+  const { now } = await one<{ now: number }>(
+    client,
+    'select (extract(epoch from clock_timestamp()) * 1000)::float8 as now',
+  );
+  return now - (before + Date.now()) / 2;
+}
+
+async function readableTables(client: pg.Client, schema: string): Promise<Set<string>> {
+  const { rows } = await client.query<{ name: string }>(
+    `select c.relname as name from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname = $1 and c.relkind in ('r', 'p') and has_table_privilege(c.oid, 'select')`,
+    [schema],
+  );
+  return new Set(rows.map(({ name }) => name));
+}
+
+async function readMissingRights(
+  client: pg.Client,
+  schema: string,
+  maySeeSchema: boolean,
+): Promise<DoctorFacts['missingRights']> {
+  const of = async (kind: RoleKind): Promise<string[]> =>
+    maySeeSchema ? await missingRightsOf(client, schema, kind) : [`usage on the schema ${schema}`];
+  return { app: await of('app'), relay: await of('relay_poll'), consumer: await of('consumer') };
+}
+
+/** A right as `insert (a, b)` counts as there if it is there for each of the columns. */
+async function missingRightsOf(client: pg.Client, schema: string, kind: RoleKind): Promise<string[]> {
+  const role = ROLES.find((each) => each.kind === kind);
+  const wanted = Object.entries(role?.tables ?? {}).flatMap(([table, rights]) =>
+    rights.flatMap((right) => {
+      const [, verb = '', columns] = /^(\w+)(?: \((.*)\))?$/.exec(right) ?? [];
+      return (columns?.split(', ') ?? [null]).map((column) => ({ table, verb, column }));
+    }),
+  );
+  const { rows } = await client.query<{ missing: string }>(
+    `select distinct w.verb || ' on ' || w.tab as missing
+      from unnest($2::text[], $3::text[], $4::text[]) w (tab, verb, col)
+      join pg_class c on c.relname = w.tab join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
+      where not case when w.col is null then has_table_privilege(c.oid, w.verb)
+        else has_column_privilege(c.oid, w.col, w.verb) end
+    union select 'execute on ' || p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = $1
+      where p.proname = any($5) and not has_function_privilege(p.oid, 'execute')
+    order by 1`,
+    [
+      schema,
+      wanted.map(({ table }) => table),
+      wanted.map(({ verb }) => verb),
+      wanted.map(({ column }) => column),
+      role?.functions ?? [],
+    ],
+  );
+  return rows.map(({ missing }) => missing);
+}
+
+async function readSlotHealth(client: pg.Client, name: string): Promise<SlotHealth | undefined> {
+  const { rows } = await client.query<Omit<SlotHealth, 'retainedBytes'> & { retained: string }>(
+    `select active, plugin is not distinct from 'pgoutput' and database = current_database() as "isOurs",
+        wal_status as "walStatus",
+        coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
+          restart_lsn), 0)::text as retained
+      from pg_replication_slots where slot_name = $1`,
+    [name],
+  );
+  const [row] = rows;
+  return (
+    row && { active: row.active, isOurs: row.isOurs, walStatus: row.walStatus, retainedBytes: Number(row.retained) }
+  );
+}
+
+/** Looks each of the newest rows up in the newest entries of each partition: by index, however large the log is. */
+async function readOutbox(client: pg.Client, schema: string): Promise<OutboxHealth> {
+  const row = await one<{ ahead: string; waiting: number; oldest: number }>(
+    client,
+    `with recent as (select position, occurred_at from ${schema}.outbox order by position desc limit ${LOOKED_AT}),
+      logged as (select unnest(e.ids) as position from ${schema}.log_partition p cross join lateral (
+        select ids from ${schema}.log_entry where partition = p.id order by base desc limit ${LOOKED_AT}) e),
+      waiting as (select occurred_at from recent where position not in (select position from logged))
+    select (select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint), 1)
+        from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = '${schema}.outbox'::regclass)
+        - 1 - coalesce((select max(position) from recent), 0) as ahead,
+      (select count(*)::int from waiting) as waiting,
+      coalesce((select extract(epoch from clock_timestamp() - min(occurred_at)) from waiting), 0)::float8 as oldest`,
+  );
+  return { positionsAhead: Number(row.ahead), waiting: row.waiting, oldestWaitingSeconds: row.oldest };
+}
+
+async function readProcessed(client: pg.Client, schema: string): Promise<{ weeksAhead: number } | undefined> {
+  const { ahead } = await one<{ ahead: number | null }>(
+    client,
+    `select max(substring(c.relname from '_w(\\d+)$')::bigint)::int
+        - floor(extract(epoch from clock_timestamp()) / (7 * 24 * 3600))::int as ahead
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = i.inhparent
+      join pg_namespace n on n.oid = p.relnamespace where n.nspname = $1 and p.relname = 'processed_message'`,
+    [schema],
+  );
+  return ahead === null ? undefined : { weeksAhead: ahead };
+}
+
+async function readLease(client: pg.Client, schema: string): Promise<LeaseHealth | null> {
+  const { rows } = await client.query<{ holder: string; expired: number }>(
+    `select holder, extract(epoch from clock_timestamp() - expires_at)::float8 as expired
+      from ${schema}.relay_lease order by expires_at desc limit 1`,
+  );
+  const [row] = rows;
+  return row === undefined
+    ? null
+    : { holder: row.holder, isHeld: row.expired < 0, expiredSeconds: Math.max(0, row.expired) };
+}

@@ -1,0 +1,210 @@
+import { Command } from 'commander';
+import type pg from 'pg';
+import { quoteSchema } from '../postgres/schema-name.ts';
+import { withClient } from './database-client.ts';
+import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
+import { databaseUrl } from './database-url.ts';
+import { CommandFailure } from './failure.ts';
+import { exampleHelp } from './help.ts';
+import { formatTable } from './table.ts';
+import type { Terminal } from './terminal.ts';
+
+/** Adds `tailrace groups`. */
+export function addGroupsCommand(program: Command, terminal: Terminal): void {
+  const groups = program
+    .command('groups')
+    .helpCommand(false)
+    .summary('list consumer groups, or show how far one is')
+    .description('Lists consumer groups, or shows one: its members, and how far it is in each partition.');
+  withDatabaseOptions(groups.command('list', { isDefault: true }))
+    .summary('members, dead letters and lag of all groups')
+    .description('Lists the groups in this database, with their members, dead letters and lag.')
+    .addHelpText('after', exampleHelp('tailrace groups', 'tailrace groups list --json'))
+    .action((options: DatabaseOptions) => runList(options, terminal));
+  withDatabaseOptions(groups.command('show'))
+    .summary('members of a group, and its place in each partition')
+    .description(
+      'Shows the members of a group and, for each partition, its owner, where the group is (every message before is done), the end, and how far behind the group is in messages and seconds.',
+    )
+    .argument('<group>', 'its name')
+    .addHelpText('after', exampleHelp('tailrace groups show billing'))
+    .action((group: string, options: DatabaseOptions) => runShow(group, options, terminal));
+}
+
+/**
+ * `lag` in messages; `seconds` since the first of them was appended. Both are null where this database does not hold the
+ * log of the topic.
+ */
+function placesSql(schema: string): string {
+  return `select c.group_name, c.topic, c.partition, c.owner, c.next_offset::text as next_offset, tail.next_offset::text as end,
+      (case when tail.next_offset > c.next_offset then tail.next_offset - c.next_offset when p.id is not null then 0 end)::text as lag,
+      case when p.id is not null then case when tail.next_offset > c.next_offset then
+        extract(epoch from clock_timestamp() - due.appended_at)::float8 else 0 end end as seconds
+    from ${schema}.consumer_cursor c
+    left join ${schema}.log_partition p using (topic, partition)
+    left join lateral (
+      select coalesce((select base + count from ${schema}.log_entry where partition = p.id order by base desc limit 1), 0)
+        as next_offset where p.id is not null
+    ) tail on true
+    left join lateral (
+      select appended_at from ${schema}.log_entry where partition = p.id and base <= c.next_offset order by base desc limit 1
+    ) due on true`;
+}
+
+/** A group as the list has it. Counts are text; `lag` and `seconds` are null where the log is in another database. */
+export interface GroupRow {
+  readonly name: string;
+  readonly generation: number;
+  readonly members: number;
+  readonly dead: string;
+  readonly lag: string | null;
+  readonly seconds: number | null;
+}
+
+async function runList({ schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
+  const url = databaseUrl(options.databaseUrl, terminal);
+  const rows = await withClient({ url, schema, command: 'groups' }, (client) =>
+    readGroups(client, quoteSchema(schema)),
+  );
+  const groups = rows.map(({ name, generation, members, dead, lag, seconds }) => ({
+    group: name,
+    generation,
+    members,
+    deadLetters: dead,
+    lag,
+    lagSeconds: rounded(seconds),
+  }));
+  if (options.json === true) terminal.out(`${JSON.stringify({ schema, groups })}\n`);
+  else if (groups.length === 0)
+    terminal.out('There are no consumer groups yet: a group begins with its first member.\n');
+  else {
+    terminal.out(
+      formatTable(
+        ['GROUP', 'MEMBERS', 'LAG', 'SECONDS', 'DEAD LETTERS'],
+        groups.map(({ group, members, lag, lagSeconds, deadLetters }) => [
+          group,
+          members,
+          big(lag),
+          lagSeconds,
+          BigInt(deadLetters),
+        ]),
+      ),
+    );
+  }
+}
+
+/** All groups of a database. `schema` is quoted. */
+export async function readGroups(client: pg.Client, schema: string): Promise<GroupRow[]> {
+  const { rows } = await client.query<GroupRow>(
+    `with place as (${placesSql(schema)}),
+      total as (select group_name, sum(lag::bigint)::text as lag, max(seconds) as seconds from place group by 1)
+    select g.name, g.generation, lag, seconds,
+      (select count(*)::int from ${schema}.consumer_member m where m.group_name = g.name and m.expires_at > clock_timestamp()) as members,
+      (select count(*)::text from ${schema}.parked_message m where m.group_name = g.name and m.dead) as dead
+    from ${schema}.consumer_group g left join total on total.group_name = g.name order by g.name collate "C"`,
+  );
+  return rows;
+}
+
+interface PlaceRow {
+  readonly topic: string;
+  readonly partition: number;
+  readonly owner: string | null;
+  readonly next_offset: string;
+  readonly end: string | null;
+  readonly lag: string | null;
+  readonly seconds: number | null;
+}
+
+interface MemberRow {
+  readonly member_id: string;
+  readonly topics: readonly string[];
+  readonly lease_seconds: number;
+}
+
+async function runShow(group: string, { schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
+  const url = databaseUrl(options.databaseUrl, terminal);
+  const { members, places } = await withClient({ url, schema, command: 'groups' }, (client) =>
+    readGroup(client, quoteSchema(schema), group),
+  );
+  const report = {
+    group,
+    members: members.map(({ member_id, topics, lease_seconds }) => ({
+      member: member_id,
+      topics,
+      leaseSeconds: rounded(lease_seconds),
+    })),
+    partitions: places.map(({ topic, partition, owner, next_offset, end, lag, seconds }) => ({
+      topic,
+      partition,
+      owner,
+      nextOffset: next_offset,
+      end,
+      lag,
+      lagSeconds: rounded(seconds),
+    })),
+  };
+  terminal.out(options.json === true ? `${JSON.stringify(report)}\n` : groupText(report.members, report.partitions));
+}
+
+async function readGroup(
+  client: pg.Client,
+  schema: string,
+  group: string,
+): Promise<{ readonly members: readonly MemberRow[]; readonly places: readonly PlaceRow[] }> {
+  const found = await client.query(`select from ${schema}.consumer_group where name = $1`, [group]);
+  if (found.rowCount === 0) {
+    throw new CommandFailure(
+      `There is no group ${JSON.stringify(group)} in this database. tailrace groups lists those that exist; they live in the database that their handlers write to.`,
+    );
+  }
+  const members = await client.query<MemberRow>(
+    `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds
+      from ${schema}.consumer_member where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
+    [group],
+  );
+  const places = await client.query<PlaceRow>(
+    `select * from (${placesSql(schema)}) place where group_name = $1 order by topic collate "C", partition`,
+    [group],
+  );
+  return { members: members.rows, places: places.rows };
+}
+
+function groupText(
+  members: readonly { member: string; topics: readonly string[]; leaseSeconds: number | null }[],
+  places: readonly {
+    topic: string;
+    partition: number;
+    owner: string | null;
+    nextOffset: string;
+    end: string | null;
+    lag: string | null;
+    lagSeconds: number | null;
+  }[],
+): string {
+  const memberTable = formatTable(
+    ['MEMBER', 'LEASE SECONDS', 'TOPICS'],
+    members.map(({ member, leaseSeconds, topics }) => [member, leaseSeconds, topics.join(' ')]),
+  );
+  const placeTable = formatTable(
+    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'OWNER'],
+    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, owner }) => [
+      topic,
+      partition,
+      BigInt(nextOffset),
+      big(end),
+      big(lag),
+      lagSeconds,
+      owner,
+    ]),
+  );
+  return `${members.length === 0 ? 'No member is there.\n' : memberTable}\n${placeTable}`;
+}
+
+function big(text: string | null): bigint | null {
+  return text === null ? null : BigInt(text);
+}
+
+function rounded(seconds: number | null): number | null {
+  return seconds === null ? null : Math.round(seconds * 10) / 10;
+}

@@ -1,0 +1,57 @@
+/** What a kind of process may do: the roles that `tailrace init` makes, without their prefix. */
+export type RoleKind = 'app' | 'relay_wal' | 'relay_poll' | 'consumer' | 'migrator';
+
+/** A role and what it is for. `tables` and `functions` are rights by name; the migrator owns everything and needs none. */
+export interface RoleRights {
+  readonly kind: RoleKind;
+  readonly purpose: string;
+  readonly tables: Readonly<Record<string, readonly string[]>>;
+  readonly functions: readonly string[];
+}
+
+/** Never position and tx, which tell a reader where a message belongs: the table fills them in. */
+const OUTBOX_COLUMNS =
+  'message_id, topic, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at';
+
+const RELAY = {
+  tables: {
+    migration: ['select'],
+    outbox: ['select'],
+    relay_lease: ['select', 'insert', 'update'],
+    relay_batch: ['select', 'insert', 'delete'],
+    log_topic: ['select', 'insert'],
+    log_partition: ['select', 'insert'],
+    log_entry: ['select', 'insert'],
+  },
+  functions: ['ensure_outbox_partitions', 'summarize_outbox'],
+} as const;
+
+/** Every role with exactly what it needs. Nothing is for PUBLIC. */
+export const ROLES: readonly RoleRights[] = [
+  {
+    kind: 'app',
+    purpose: 'publishes, and reads nothing',
+    tables: { outbox: [`insert (${OUTBOX_COLUMNS})`] },
+    functions: ['publish', 'uuid_v7'],
+  },
+  { kind: 'relay_wal', purpose: 'a relay that reads the write-ahead log', ...RELAY },
+  { kind: 'relay_poll', purpose: 'a relay that polls', ...RELAY },
+  {
+    kind: 'consumer',
+    purpose: 'reads topics and handles messages',
+    tables: {
+      migration: ['select'],
+      outbox: ['select'],
+      log_topic: ['select'],
+      log_partition: ['select'],
+      log_entry: ['select'],
+      consumer_group: ['select', 'insert', 'update'],
+      consumer_member: ['select', 'insert', 'update', 'delete'],
+      consumer_cursor: ['select', 'insert', 'update'],
+      processed_message: ['select', 'insert'],
+      parked_message: ['select', 'insert'],
+    },
+    functions: ['ensure_processed_partitions', 'assert_assignment'],
+  },
+  { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: [] },
+];

@@ -1,0 +1,97 @@
+import type { FetchPosition } from '../broker/log.ts';
+import type { TakenPartition } from './group-tables.ts';
+import { LowMark } from './low-mark.ts';
+import type { ProgressingHolding } from './membership.ts';
+
+/** `owned → revoking → released`, and from the first two to `lost` at any moment. */
+export type AssignmentState = 'owned' | 'revoking' | 'released' | 'lost';
+
+/** One assignment of a partition to this member, from its taking to its end. Taken again, it is another one. */
+export class AssignedPartition implements ProgressingHolding {
+  readonly topic: string;
+  readonly partition: number;
+  readonly epoch: bigint;
+  readonly generation: number;
+  /** What is in memory of it: fetched and not finished. */
+  records = 0;
+  bytes = 0;
+  /** Units of it that run. */
+  running = 0;
+  readonly #mark: LowMark;
+  readonly #abort = new AbortController();
+  #state: AssignmentState = 'owned';
+
+  constructor(taken: TakenPartition, generation: number) {
+    this.topic = taken.topic;
+    this.partition = taken.partition;
+    this.epoch = taken.epoch;
+    this.generation = generation;
+    this.#mark = new LowMark(taken.nextOffset);
+  }
+
+  get state(): AssignmentState {
+    return this.#state;
+  }
+
+  get revoking(): boolean {
+    return this.#state === 'revoking';
+  }
+
+  get drained(): boolean {
+    return this.#state === 'revoking' && this.running === 0;
+  }
+
+  /** Whether what its handlers have done may still be committed. */
+  get mayCommit(): boolean {
+    return this.#state === 'owned' || this.#state === 'revoking';
+  }
+
+  /** Fires when nothing of it may be committed any more, or handlers have had their time to end. */
+  get signal(): AbortSignal {
+    return this.#abort.signal;
+  }
+
+  get nextOffset(): bigint {
+    return this.#mark.value;
+  }
+
+  /** Where to fetch next. */
+  get fetchPosition(): FetchPosition {
+    return { topic: this.topic, partition: this.partition, offset: this.#mark.end };
+  }
+
+  /** Takes a fetched record in. */
+  open(offset: bigint, bytes: number): void {
+    this.#mark.open(offset);
+    this.records += 1;
+    this.bytes += bytes;
+  }
+
+  /** A record is handled, parked, or stepped over. */
+  finish(offset: bigint, bytes: number): void {
+    this.#mark.finish(offset);
+    this.forget(bytes);
+  }
+
+  /** A record is dropped from memory without being finished. */
+  forget(bytes: number): void {
+    this.records -= 1;
+    this.bytes -= bytes;
+  }
+
+  /** Begin nothing more. Changes nothing once the assignment has ended. */
+  revoke(): void {
+    if (this.#state === 'owned') this.#state = 'revoking';
+  }
+
+  /** Handlers have had their time. */
+  hurry(): void {
+    this.#abort.abort();
+  }
+
+  /** The assignment ends. */
+  end(state: 'released' | 'lost'): void {
+    this.#state = state;
+    this.#abort.abort();
+  }
+}

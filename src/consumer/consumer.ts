@@ -1,0 +1,320 @@
+import { TailraceError } from '../base/errors.ts';
+import type { Service } from '../base/lifecycle.ts';
+import { Signal } from '../base/signal.ts';
+import type { Definition, PayloadOf } from '../message/definition.ts';
+import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
+import { Attempts } from './attempt.ts';
+import { Dispatcher, type ConsumerCounters } from './dispatcher.ts';
+import { Fetcher } from './fetcher.ts';
+import type { TakenPartition } from './group-tables.ts';
+import { HandlerTransactions } from './handler-transaction.ts';
+import { HandlerRegistry, type BatchHandler, type BatchOptions, type Handler } from './handlers.ts';
+import { Membership } from './membership.ts';
+import { settingsOf, type ConsumerOptions, type ConsumerSettings } from './options.ts';
+import { ensureProcessedPartitions } from './processed-partitions.ts';
+import { TopicWatch } from './topic-watch.ts';
+
+/** A partition that this member has. */
+export interface AssignmentStatus {
+  readonly topic: string;
+  readonly partition: number;
+  readonly epoch: bigint;
+  /** Every record below it is handled or set aside. */
+  readonly nextOffset: bigint;
+  readonly state: AssignmentState;
+}
+
+/** What a consumer is doing. */
+export interface ConsumerStatus extends Readonly<ConsumerCounters> {
+  readonly state: 'idle' | 'starting' | 'running' | 'stopping' | 'stopped';
+  readonly memberId: string;
+  readonly assignments: readonly AssignmentStatus[];
+  /** Handlers that run. */
+  readonly running: number;
+  /** Records in memory: read ahead, running, or waiting for a retry. */
+  readonly prefetched: number;
+  /** What keeps it from the group or from the log, while something does. */
+  readonly problem: string | undefined;
+}
+
+/** A member of a consumer group. */
+export interface Consumer extends Service {
+  /**
+   * Handles messages of one type, each in a transaction that commits with the row that says so. Messages of one key come in
+   * order. To be called before `start`.
+   *
+   * @throws TailraceError `DUPLICATE_HANDLER`.
+   */
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): this;
+  /**
+   * Handles neighbouring messages of one type together, in one transaction. The partitions of its topic are then handled
+   * in order throughout, whatever the keys. To be called before `start`.
+   *
+   * @throws TailraceError `DUPLICATE_HANDLER`.
+   */
+  onBatch<D extends Definition>(definition: D, handler: BatchHandler<PayloadOf<D>>): this;
+  onBatch<D extends Definition>(definition: D, options: BatchOptions, handler: BatchHandler<PayloadOf<D>>): this;
+  /** What it is doing now. */
+  status(): ConsumerStatus;
+}
+
+/**
+ * Makes a member of a consumer group. The group shares out the partitions of the topics that it has handlers for; each
+ * message is handled once by the group: its effect, the row that says so and the check that the partition is still this
+ * member's are one transaction.
+ *
+ * `start` throws `NOT_MIGRATED`, `INVALID_OPTION` (no handlers), and what the database or the log throws.
+ *
+ * @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`.
+ */
+export function createConsumer(options: ConsumerOptions): Consumer {
+  return new GroupConsumer(settingsOf(options));
+}
+
+/** What handlers have after their signal has fired, before their connection is closed. */
+const ABORT_GRACE_MS = 1_000;
+const DAY_MS = 24 * 3600 * 1000;
+
+class GroupConsumer implements Consumer {
+  readonly #settings: ConsumerSettings;
+  readonly #registry = new HandlerRegistry();
+  readonly #partitions = new Set<AssignedPartition>();
+  readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
+  readonly #progress = new Signal();
+  #state: ConsumerStatus['state'] = 'idle';
+  #parts: Parts | undefined;
+  #hasJoined = false;
+  #starting: Promise<void> = Promise.resolve();
+  #stopping: Promise<void> | undefined;
+  #upkeep: NodeJS.Timeout | undefined;
+  readonly #onIdleClientLost = (error: Error): void => {
+    const { group, memberId, logger } = this.#settings;
+    logger.warn({ group, memberId, error: error.message }, 'An idle connection of the pool was lost');
+  };
+
+  constructor(settings: ConsumerSettings) {
+    this.#settings = settings;
+  }
+
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): this {
+    this.#assertIdle('on');
+    this.#registry.addSingle(definition, handler);
+    return this;
+  }
+
+  onBatch<D extends Definition>(
+    definition: D,
+    options: BatchOptions | BatchHandler<PayloadOf<D>>,
+    handler?: BatchHandler<PayloadOf<D>>,
+  ): this {
+    this.#assertIdle('onBatch');
+    if (typeof options === 'function') this.#registry.addBatch(definition, {}, options);
+    else if (handler !== undefined) this.#registry.addBatch(definition, options, handler);
+    return this;
+  }
+
+  status(): ConsumerStatus {
+    const partitions = [...this.#partitions];
+    const counters = this.#parts?.dispatcher.counters;
+    return {
+      handled: 0,
+      duplicates: 0,
+      retried: 0,
+      dead: 0,
+      parked: 0,
+      ignored: 0,
+      ...counters,
+      state: this.#state,
+      memberId: this.#settings.memberId,
+      assignments: partitions.map(({ topic, partition, epoch, nextOffset, state }) => ({
+        topic,
+        partition,
+        epoch,
+        nextOffset,
+        state,
+      })),
+      running: this.#parts?.dispatcher.running ?? 0,
+      prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
+      problem: this.#parts?.membership.problem ?? this.#parts?.fetcher.problem,
+    };
+  }
+
+  async start(): Promise<void> {
+    this.#assertIdle('start');
+    if (this.#registry.topics.length === 0) {
+      throw new TailraceError('INVALID_OPTION', 'This consumer has no handlers. Call on or onBatch before start.');
+    }
+    this.#state = 'starting';
+    this.#starting = this.#start();
+    await this.#starting;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping ??= this.#stop();
+    await this.#stopping;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  async #start(): Promise<void> {
+    const parts = this.#build();
+    this.#parts = parts;
+    this.#settings.database.on?.('error', this.#onIdleClientLost);
+    try {
+      await parts.membership.start();
+    } catch (error) {
+      this.#state = 'stopped';
+      throw error;
+    }
+    this.#hasJoined = true;
+    await ensureProcessedPartitions(this.#settings);
+    this.#upkeep = setInterval(() => void ensureProcessedPartitions(this.#settings), DAY_MS);
+    parts.fetcher.start();
+    this.#state = 'running';
+  }
+
+  async #stop(): Promise<void> {
+    if (this.#state === 'running') this.#state = 'stopping';
+    await this.#starting.catch(() => undefined); // its caller has been told
+    if (this.#parts !== undefined && this.#hasJoined) await this.#leave(this.#parts);
+    this.#settings.database.removeListener?.('error', this.#onIdleClientLost);
+    this.#state = 'stopped';
+  }
+
+  async #leave(parts: Parts): Promise<void> {
+    this.#state = 'stopping';
+    clearInterval(this.#upkeep);
+    for (const partition of this.#partitions) this.#wind(partition);
+    await parts.fetcher.stop();
+    parts.membership.retire();
+    await this.#drain(parts);
+    await parts.membership.stop();
+    for (const partition of this.#partitions) this.#forget(partition, 'lost');
+  }
+
+  /** Lets handlers end by themselves, then asks them to, then ends their transactions. */
+  async #drain(parts: Parts): Promise<void> {
+    if (await this.#isIdleWithin(parts, this.#settings.drainTimeoutMs)) return;
+    for (const partition of this.#partitions) partition.hurry();
+    if (await this.#isIdleWithin(parts, ABORT_GRACE_MS)) return;
+    const { group, memberId, logger } = this.#settings;
+    logger.error(
+      { group, memberId, running: parts.dispatcher.running },
+      'Handlers did not end: their transactions are undone',
+    );
+    for (const partition of this.#partitions) if (partition.running > 0) this.#forget(partition, 'lost');
+  }
+
+  async #isIdleWithin({ dispatcher }: Parts, timeoutMs: number): Promise<boolean> {
+    const deadline = performance.now() + timeoutMs;
+    while (dispatcher.running > 0 && performance.now() < deadline) {
+      await this.#progress.wait(deadline - performance.now());
+    }
+    return dispatcher.running === 0;
+  }
+
+  #build(): Parts {
+    const settings = this.#settings;
+    const { topics } = this.#registry;
+    const watch = new TopicWatch(settings, topics);
+    const membership = new Membership<AssignedPartition>(settings, topics, watch, {
+      holdings: () => [...this.#partitions],
+      taken: (taken, generation) => this.#take(taken, generation),
+      revoked: (partition) => this.#revoke(partition),
+      released: (partition) => this.#forget(partition, 'released'),
+      lost: (partition) => this.#lose(partition),
+      topicsChanged: () => this.#parts?.fetcher.reassigned(),
+    });
+    const transactions = new HandlerTransactions(settings, (partition) => partition.mayCommit && membership.isTrusted);
+    const dispatcher = new Dispatcher(settings, this.#registry, new Attempts(settings, transactions), {
+      progressed: (partition) => this.#progressed(partition),
+      lost: (partition) => this.#lose(partition),
+    });
+    const fetcher = new Fetcher(
+      settings,
+      () => [...this.#partitions].filter(({ state, topic }) => state === 'owned' && watch.exists(topic)),
+      (partition, records) => dispatcher.accept(partition, records),
+    );
+    return { membership, transactions, dispatcher, fetcher };
+  }
+
+  #take(taken: TakenPartition, generation: number): void {
+    this.#partitions.add(new AssignedPartition(taken, generation));
+    this.#parts?.fetcher.reassigned();
+  }
+
+  #revoke(partition: AssignedPartition): void {
+    this.#wind(partition);
+    if (partition.drained) this.#parts?.membership.wake();
+    else if (partition.revoking) this.#setDrainTimer(partition);
+  }
+
+  /** Begins nothing more of a partition. */
+  #wind(partition: AssignedPartition): void {
+    partition.revoke();
+    this.#parts?.dispatcher.drop(partition);
+  }
+
+  /** A handler that does not end is not to keep the partition from its next owner for ever. */
+  #setDrainTimer(partition: AssignedPartition): void {
+    const { drainTimeoutMs } = this.#settings;
+    const hurry = (): void => {
+      partition.hurry();
+      this.#drainTimers.set(
+        partition,
+        setTimeout(() => this.#lose(partition), ABORT_GRACE_MS),
+      );
+    };
+    this.#drainTimers.set(partition, setTimeout(hurry, drainTimeoutMs));
+  }
+
+  #progressed(partition: AssignedPartition): void {
+    this.#progress.notify();
+    if (partition.drained) this.#parts?.membership.wake();
+    else this.#parts?.fetcher.freed(partition);
+  }
+
+  #lose(partition: AssignedPartition): void {
+    if (!this.#partitions.has(partition)) return;
+    this.#forget(partition, 'lost');
+    const { group, memberId, logger } = this.#settings;
+    const { topic, epoch } = partition;
+    const fields = {
+      group,
+      memberId,
+      code: 'ASSIGNMENT_LOST',
+      topic,
+      partition: partition.partition,
+      epoch: `${epoch}`,
+    };
+    logger.warn(fields, 'A partition was lost: what was under way in it is undone');
+    this.#parts?.membership.wake();
+  }
+
+  #forget(partition: AssignedPartition, end: 'released' | 'lost'): void {
+    clearTimeout(this.#drainTimers.get(partition));
+    this.#drainTimers.delete(partition);
+    this.#partitions.delete(partition);
+    partition.end(end);
+    this.#parts?.dispatcher.drop(partition);
+    this.#parts?.transactions.cutOff(partition);
+  }
+
+  #assertIdle(method: string): void {
+    if (this.#state === 'idle' && this.#stopping === undefined) return;
+    throw new TailraceError(
+      'STOPPED',
+      `This consumer has been started or stopped: ${method} comes before that, and start only once. Make a new consumer.`,
+    );
+  }
+}
+
+/** What a consumer is made of once it starts. */
+interface Parts {
+  readonly membership: Membership<AssignedPartition>;
+  readonly transactions: HandlerTransactions;
+  readonly dispatcher: Dispatcher;
+  readonly fetcher: Fetcher;
+}

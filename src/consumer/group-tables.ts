@@ -1,0 +1,226 @@
+import type pg from 'pg';
+import type { AssignorMember } from './assignor.ts';
+import type { CursorRow } from './sync-plan.ts';
+
+/** Ends every wait of a member for another: the channel on which members that have something to do are named. */
+export const GROUP_CHANNEL = 'tailrace_consumer';
+
+/** A partition of a group, and an offset in it. */
+export interface PlaceInPartition {
+  readonly topic: string;
+  readonly partition: number;
+  readonly nextOffset: bigint;
+}
+
+/** What a new owner gets. */
+export interface TakenPartition extends PlaceInPartition {
+  readonly epoch: bigint;
+}
+
+interface CursorText {
+  topic: string;
+  partition: number;
+  next_offset: string;
+  epoch: string;
+  owner: string | null;
+  wanted: string | null;
+}
+
+/**
+ * The SQL of one group's tables. All methods but `begin` run inside the transaction that `begin` opened, under the lock of
+ * the group's row: whoever holds it sees and changes the group alone.
+ */
+export class GroupTables {
+  readonly #schema: string;
+  readonly #group: string;
+
+  /** `schema` is quoted. */
+  constructor(schema: string, group: string) {
+    this.#schema = schema;
+    this.#group = group;
+  }
+
+  /**
+   * Opens the transaction and locks the group, which is made if it is new. Returns the group's generation. The server ends
+   * a transaction that stands idle for `idleMs`, so that a member that hangs does not hold the others up.
+   */
+  async begin(client: pg.PoolClient, idleMs: number): Promise<number> {
+    await client.query(
+      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}`,
+    );
+    for (;;) {
+      const { rows } = await client.query<{ generation: number }>(
+        `select generation from ${this.#schema}.consumer_group where name = $1 for update`,
+        [this.#group],
+      );
+      if (rows[0] !== undefined) return rows[0].generation;
+      await client.query(`insert into ${this.#schema}.consumer_group (name) values ($1) on conflict do nothing`, [
+        this.#group,
+      ]);
+    }
+  }
+
+  /** Prolongs this member's lease, forgets members whose lease has run out, and returns the others and itself. */
+  async heartbeat(client: pg.PoolClient, member: AssignorMember, leaseMs: number): Promise<AssignorMember[]> {
+    const others = await client.query<{ member_id: string; topics: string[] }>(
+      `with gone as (
+         delete from ${this.#schema}.consumer_member
+         where group_name = $1 and member_id <> $2 and expires_at < statement_timestamp()
+       ), myself as (
+         insert into ${this.#schema}.consumer_member (group_name, member_id, topics, expires_at)
+         values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
+         on conflict (group_name, member_id) do update set topics = excluded.topics, expires_at = excluded.expires_at
+       )
+       select member_id, topics from ${this.#schema}.consumer_member
+       where group_name = $1 and member_id <> $2 and expires_at >= statement_timestamp()`,
+      [this.#group, member.memberId, member.topics, leaseMs],
+    );
+    return [...others.rows.map((row) => ({ memberId: row.member_id, topics: row.topics })), member];
+  }
+
+  /** Every partition that the group knows, in order. */
+  async cursors(client: pg.PoolClient): Promise<CursorRow[]> {
+    const { rows } = await client.query<CursorText>(
+      `select topic, partition, next_offset::text, epoch::text, owner, wanted
+       from ${this.#schema}.consumer_cursor where group_name = $1 order by topic collate "C", partition`,
+      [this.#group],
+    );
+    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted }) => ({
+      topic,
+      partition,
+      nextOffset: BigInt(next_offset),
+      epoch: BigInt(epoch),
+      owner,
+      wanted,
+    }));
+  }
+
+  /** Takes partitions in that the group does not know yet. */
+  async addCursors(client: pg.PoolClient, places: readonly PlaceInPartition[]): Promise<void> {
+    if (places.length === 0) return;
+    await client.query(
+      `insert into ${this.#schema}.consumer_cursor (group_name, topic, partition, next_offset)
+       select $1, * from unnest($2::text[], $3::int[], $4::bigint[])`,
+      [this.#group, ...columnsOf(places)],
+    );
+  }
+
+  /** Says who is to own what. */
+  async setWanted(
+    client: pg.PoolClient,
+    changes: readonly { readonly row: CursorRow; readonly wanted: string | null }[],
+  ): Promise<void> {
+    if (changes.length === 0) return;
+    await client.query(
+      `update ${this.#schema}.consumer_cursor c set wanted = v.wanted
+       from unnest($2::text[], $3::int[], $4::text[]) v (topic, partition, wanted)
+       where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition`,
+      [
+        this.#group,
+        changes.map(({ row }) => row.topic),
+        changes.map(({ row }) => row.partition),
+        changes.map(({ wanted }) => wanted),
+      ],
+    );
+  }
+
+  /** Stores how far partitions are finished, where the epoch is still the given one. */
+  async advance(client: pg.PoolClient, places: readonly TakenPartition[]): Promise<void> {
+    if (places.length === 0) return;
+    await client.query(
+      `update ${this.#schema}.consumer_cursor c set next_offset = v.next_offset
+       from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) v (topic, partition, next_offset, epoch)
+       where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition and c.epoch = v.epoch
+         and c.next_offset < v.next_offset`,
+      [this.#group, ...columnsOf(places), places.map(({ epoch }) => epoch.toString())],
+    );
+  }
+
+  /** Sets partitions free. */
+  async release(client: pg.PoolClient, rows: readonly CursorRow[]): Promise<void> {
+    if (rows.length === 0) return;
+    await client.query(
+      `update ${this.#schema}.consumer_cursor c set owner = null from unnest($2::text[], $3::int[]) v (topic, partition)
+       where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition`,
+      [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
+    );
+  }
+
+  /**
+   * Makes `memberId` the owner, with a new epoch. Returns what it got: a partition in which a commit of the former owner is
+   * under way at this moment is left out, and can be had a moment later. The lock is the one that `assert_assignment`
+   * shares: with it held, no transaction that has passed that check is still uncommitted.
+   */
+  async take(client: pg.PoolClient, memberId: string, rows: readonly CursorRow[]): Promise<TakenPartition[]> {
+    if (rows.length === 0) return [];
+    const locked = await client.query<{ topic: string; partition: number }>(
+      `select topic, partition from unnest($2::text[], $3::int[]) v (topic, partition)
+       where pg_try_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || topic || '/' || partition))`,
+      [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
+    );
+    const taken = await client.query<Omit<CursorText, 'owner' | 'wanted'>>(
+      `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1
+       from unnest($2::text[], $3::int[]) v (topic, partition)
+       where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
+       returning c.topic, c.partition, c.next_offset::text, c.epoch::text`,
+      [this.#group, locked.rows.map(({ topic }) => topic), locked.rows.map(({ partition }) => partition), memberId],
+    );
+    return taken.rows.map(({ topic, partition, next_offset, epoch }) => ({
+      topic,
+      partition,
+      nextOffset: BigInt(next_offset),
+      epoch: BigInt(epoch),
+    }));
+  }
+
+  /** Forgets a member and sets all its partitions free. */
+  async removeMember(client: pg.PoolClient, memberId: string): Promise<void> {
+    const parameters = [this.#group, memberId];
+    await client.query(
+      `update ${this.#schema}.consumer_cursor set owner = null where group_name = $1 and owner = $2`,
+      parameters,
+    );
+    await client.query(
+      `delete from ${this.#schema}.consumer_member where group_name = $1 and member_id = $2`,
+      parameters,
+    );
+  }
+
+  /** Names members that have something to do, once this transaction commits. `all`: every other member. */
+  async wake(client: pg.PoolClient, members: readonly string[] | 'all'): Promise<void> {
+    if (members.length === 0) return;
+    await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, wakeText(this.#group, members)]);
+  }
+
+  /** Whether a notification on {@link GROUP_CHANNEL} is for a member of this group. */
+  wakes(memberId: string, payload: string | undefined): boolean {
+    const { group, members } = parseWake(payload);
+    return group === this.#group && (members === 'all' || members.includes(memberId));
+  }
+}
+
+function columnsOf(places: readonly PlaceInPartition[]): [string[], number[], string[]] {
+  return [
+    places.map(({ topic }) => topic),
+    places.map(({ partition }) => partition),
+    places.map(({ nextOffset }) => nextOffset.toString()),
+  ];
+}
+
+/** NOTIFY carries less than 8,000 bytes. */
+const LONGEST_WAKE_BYTES = 7_900;
+
+function wakeText(group: string, members: readonly string[] | 'all'): string {
+  const text = JSON.stringify({ group, members });
+  return Buffer.byteLength(text) <= LONGEST_WAKE_BYTES ? text : JSON.stringify({ group, members: 'all' });
+}
+
+function parseWake(payload: string | undefined): { group?: unknown; members: readonly unknown[] | 'all' } {
+  try {
+    const parsed = JSON.parse(payload ?? '{}') as { group?: unknown; members?: unknown };
+    if (Array.isArray(parsed.members)) return { group: parsed.group, members: parsed.members };
+    return { group: parsed.group, members: parsed.members === 'all' ? 'all' : [] };
+  } catch {
+    return { members: [] }; // somebody else's word on our channel
+  }
+}

@@ -1,0 +1,215 @@
+import type pg from 'pg';
+import { TailraceError } from '../base/errors.ts';
+import { isTransient, sqlStateOf } from '../postgres/sqlstate.ts';
+import type { AssignedPartition } from './assigned-partition.ts';
+import { lendClient } from './lent-client.ts';
+import type { ConsumerSettings } from './options.ts';
+
+/** Raised by `assert_assignment`: another member owns the partition now. */
+const ASSIGNMENT_ENDED = 'TR001';
+/** The server ended a session whose transaction stood idle for too long. */
+const IDLE_TOO_LONG = '25P03';
+
+/** How a transaction ended. */
+export type TransactionResult =
+  /** Committed. `handled` messages were new, the rest had been handled before. */
+  | { readonly outcome: 'committed'; readonly handled: number }
+  /** Undone: the partition is another member's. */
+  | { readonly outcome: 'assignment-lost' }
+  /** Undone because of the handler, and another attempt may end the same way; or because of the database, which will pass. */
+  | { readonly outcome: 'failed'; readonly by: 'handler' | 'database'; readonly error: unknown };
+
+/** What happens in a transaction, between its first row and its commit. `claim` answers true for a new message, once. */
+export type TransactionWork = (tx: pg.PoolClient, claim: (messageId: string) => boolean) => unknown;
+
+type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs'>;
+
+const IN_FAILED_TRANSACTION = '25P02';
+
+const MESSAGE_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
+
+/**
+ * Runs the transactions that make effects happen once: the rows that say "handled" go in first, together with BEGIN; the
+ * check that the partition is still this member's goes last, together with COMMIT. So a message that was handled before is
+ * not handled again, and nothing commits after another member has taken the partition.
+ */
+export class HandlerTransactions {
+  readonly #settings: TransactionSettings;
+  readonly #mayCommit: (partition: AssignedPartition) => boolean;
+  readonly #open = new Map<HandlerClient, AssignedPartition>();
+
+  /** `mayCommit` says what this process knows by itself; what it cannot know, the database checks. */
+  constructor(settings: TransactionSettings, mayCommit: (partition: AssignedPartition) => boolean) {
+    this.#settings = settings;
+    this.#mayCommit = mayCommit;
+  }
+
+  /** Runs `work` unless all of the messages were handled before. Never throws. */
+  async run(
+    partition: AssignedPartition,
+    messageIds: readonly string[],
+    work: TransactionWork,
+  ): Promise<TransactionResult> {
+    let client: HandlerClient | undefined;
+    try {
+      client = await HandlerClient.take(this.#settings.database);
+      this.#open.set(client, partition);
+      if (!this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+      return await this.#runOn(client, partition, messageIds, work);
+    } catch (error) {
+      return { outcome: 'failed', by: 'database', error: client?.lost ?? error };
+    } finally {
+      if (client !== undefined) {
+        this.#open.delete(client);
+        await client.giveBack();
+      }
+    }
+  }
+
+  /** Cuts off the transactions of a partition, so that they hold up nobody: none of them may commit any more. */
+  cutOff(partition: AssignedPartition): void {
+    for (const [client, of] of this.#open) if (of === partition) client.destroy();
+  }
+
+  async #runOn(
+    client: HandlerClient,
+    partition: AssignedPartition,
+    messageIds: readonly string[],
+    work: TransactionWork,
+  ): Promise<TransactionResult> {
+    const fresh = await this.#begin(client.tx, partition, messageIds);
+    const handled = fresh.size;
+    if (handled === 0) return { outcome: 'committed', handled };
+    try {
+      await lent(client.tx, (tx) => work(tx, (messageId) => fresh.delete(messageId.toLowerCase())));
+      assertInTransaction(client);
+      if (!this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+      await this.#commit(client.tx, partition);
+      client.isClean = true;
+      return { outcome: 'committed', handled };
+    } catch (error) {
+      return this.#failed(client, partition, error);
+    }
+  }
+
+  /** Returns the ids of messages that were not handled before. Duplicates within `messageIds` count once. */
+  async #begin(
+    tx: pg.PoolClient,
+    { generation }: AssignedPartition,
+    messageIds: readonly string[],
+  ): Promise<Set<string>> {
+    const { schema, group, handlerIdleMs } = this.#settings;
+    const consumer = tx.escapeLiteral(group);
+    const rows = messageIds.map((id) => `('${asMessageId(id)}', ${consumer}, ${generation})`).join(', ');
+    const results = (await tx.query(
+      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${handlerIdleMs};
+       insert into ${schema}.processed_message (message_id, consumer, generation) values ${rows}
+       on conflict do nothing returning message_id::text`,
+    )) as unknown as pg.QueryResult<{ message_id: string }>[];
+    return new Set(results.at(-1)?.rows.map((row) => row.message_id));
+  }
+
+  async #commit(tx: pg.PoolClient, { topic, partition, epoch }: AssignedPartition): Promise<void> {
+    const { schema, group } = this.#settings;
+    const place = `${tx.escapeLiteral(group)}, ${tx.escapeLiteral(topic)}, ${partition}, ${epoch}`;
+    try {
+      await tx.query(`select ${schema}.assert_assignment(${place}); commit`);
+    } catch (error) {
+      throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
+    }
+  }
+
+  #failed(client: HandlerClient, partition: AssignedPartition, error: unknown): TransactionResult {
+    if (sqlStateOf(error) === ASSIGNMENT_ENDED || !this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+    if (sqlStateOf(client.lost) === IDLE_TOO_LONG) {
+      return { outcome: 'failed', by: 'handler', error: this.#idleTooLong(client.lost) };
+    }
+    if (client.lost !== undefined) return { outcome: 'failed', by: 'database', error: client.lost };
+    // A handler's own connections to elsewhere fail with network errors too; only the server's word counts as the database's.
+    const passes = sqlStateOf(error) !== undefined && isTransient(error);
+    return { outcome: 'failed', by: passes ? 'database' : 'handler', error };
+  }
+
+  #idleTooLong(cause: unknown): TailraceError {
+    return new TailraceError(
+      'TIMEOUT',
+      `The handler left its transaction idle for more than ${this.#settings.handlerIdleMs} ms, so the server ended it. Do slow work before the transaction or through the outbox, or raise handlerIdleMs.`,
+      { cause },
+    );
+  }
+}
+
+/** A client of the pool for the length of one transaction. */
+class HandlerClient {
+  readonly tx: pg.PoolClient;
+  /** What the connection was lost by. */
+  lost: Error | undefined;
+  /** Whether the transaction has ended. */
+  isClean = false;
+  #isGivenBack = false;
+  readonly #onError = (error: Error): void => {
+    this.lost ??= error;
+  };
+
+  private constructor(tx: pg.PoolClient) {
+    this.tx = tx;
+    tx.on('error', this.#onError);
+  }
+
+  static async take(database: ConsumerSettings['database']): Promise<HandlerClient> {
+    return new HandlerClient(await database.connect());
+  }
+
+  /** Gives the client back with no transaction open: what was not committed is undone. Never throws. */
+  async giveBack(): Promise<void> {
+    // The client's own word for its state is stale between an error and the server's next "ready".
+    if (!this.isClean && this.lost === undefined) await this.tx.query('rollback').catch(this.#onError);
+    this.#release();
+  }
+
+  /** Closes the connection, whatever it is doing; the server undoes what was not committed. */
+  destroy(): void {
+    this.lost ??= new TailraceError('ASSIGNMENT_LOST', 'The partition was lost before its handler had ended.');
+    this.#release();
+  }
+
+  #release(): void {
+    if (this.#isGivenBack) return;
+    this.#isGivenBack = true;
+    this.tx.release(this.lost);
+    this.tx.removeListener('error', this.#onError);
+  }
+}
+
+async function lent(client: pg.PoolClient, use: (tx: pg.PoolClient) => unknown): Promise<void> {
+  const loan = lendClient(client);
+  try {
+    await use(loan.tx);
+  } finally {
+    loan.takeBack();
+  }
+}
+
+function assertInTransaction({ tx, lost }: HandlerClient): void {
+  if (lost !== undefined) throw lost;
+  const status = tx.getTransactionStatus();
+  if (status === 'E') throw transactionAborted();
+  if (status !== 'T') {
+    throw new TailraceError(
+      'NOT_IN_TRANSACTION',
+      'The handler ended the transaction that it was called in (commit or rollback). The consumer commits when the handler returns: remove these statements from the handler.',
+    );
+  }
+}
+
+function transactionAborted(): TailraceError {
+  return new TailraceError(
+    'TRANSACTION_ABORTED',
+    'A statement of the handler failed, which aborted its transaction, and the handler returned as if all were well. Let the error out of the handler, or put the statement in a savepoint.',
+  );
+}
+
+function asMessageId(id: string): string {
+  if (MESSAGE_ID.test(id)) return id;
+  throw new TailraceError('INVALID_MESSAGE', `Not a message id: ${JSON.stringify(id)}. Expected a UUID.`);
+}

@@ -1,0 +1,106 @@
+import type pg from 'pg';
+import { TailraceError } from '../base/errors.ts';
+import type { Definition, PayloadOf } from '../message/definition.ts';
+import type { Message } from '../message/message.ts';
+
+/** Where a record stands in its log. */
+export interface RecordPlace {
+  readonly topic: string;
+  readonly partition: number;
+  readonly offset: bigint;
+}
+
+/** What a handler works with. */
+export interface HandlerContext {
+  /**
+   * A client inside the transaction that also holds the row "this message is handled". What is written through it commits
+   * with that row, or not at all. The consumer commits: a handler must not end the transaction, and must not use the
+   * client after it has returned.
+   */
+  readonly tx: pg.PoolClient;
+  /** Where the message stands in the log; for a batch, where its first message stands. */
+  readonly record: RecordPlace;
+  /** 1 at first, more after failures of the handler. */
+  readonly attempt: number;
+  /** Fires when the transaction will not be committed any more, or is wanted to end. */
+  readonly signal: AbortSignal;
+}
+
+/** Handles one message. What it throws undoes the transaction and is retried. */
+export type Handler<Payload> = (event: Message<Payload>, context: HandlerContext) => unknown;
+
+/** Handles messages that stand one behind the other in a partition, in one transaction. Otherwise as {@link Handler}. */
+export type BatchHandler<Payload> = (events: readonly Message<Payload>[], context: HandlerContext) => unknown;
+
+/** How many messages a batch handler gets at once. */
+export interface BatchOptions {
+  /** At most this many. @defaultValue 500 */
+  readonly maxRecords?: number;
+}
+
+/** A handler as it is kept: single handlers get batches of one. */
+export interface RegisteredHandler {
+  readonly isBatch: boolean;
+  readonly maxRecords: number;
+  handle(events: readonly Message[], context: HandlerContext): unknown;
+}
+
+/** Which handler gets which messages. */
+export class HandlerRegistry {
+  readonly #handlers = new Map<string, Map<string, RegisteredHandler>>();
+  readonly #batchTopics = new Set<string>();
+
+  /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler. */
+  addSingle<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): void {
+    this.#add(definition, {
+      isBatch: false,
+      maxRecords: 1,
+      handle: (events, context) => handler(events[0] as Message<PayloadOf<D>>, context),
+    });
+  }
+
+  /** @throws TailraceError `DUPLICATE_HANDLER`, `INVALID_OPTION`. */
+  addBatch<D extends Definition>(definition: D, options: BatchOptions, handler: BatchHandler<PayloadOf<D>>): void {
+    const { maxRecords = 500 } = options;
+    if (!Number.isInteger(maxRecords) || maxRecords < 1) {
+      throw new TailraceError(
+        'INVALID_OPTION',
+        `The option maxRecords of the batch handler of ${definition.type} is ${String(maxRecords)}. Expected a whole number of 1 or more.`,
+      );
+    }
+    this.#add(definition, {
+      isBatch: true,
+      maxRecords,
+      handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context),
+    });
+    this.#batchTopics.add(definition.topic);
+  }
+
+  /** The handler of a type in a topic. */
+  find(topic: string, type: string): RegisteredHandler | undefined {
+    return this.#handlers.get(topic)?.get(type);
+  }
+
+  /** Whether records of a topic are handled one after another, whatever their keys. */
+  isSerial(topic: string): boolean {
+    return this.#batchTopics.has(topic);
+  }
+
+  /** The topics that have handlers, sorted. */
+  get topics(): string[] {
+    return [...this.#handlers.keys()].sort();
+  }
+
+  #add({ topic, type }: Definition, handler: RegisteredHandler): void {
+    const ofTopic = this.#handlers.get(topic) ?? new Map<string, RegisteredHandler>();
+    if (ofTopic.has(type)) {
+      throw new TailraceError(
+        'DUPLICATE_HANDLER',
+        `${type} of topic ${topic} has a handler already. A group handles a message once: do both things in one handler, or use two groups.`,
+        { details: { topic, type } },
+      );
+    }
+    ofTopic.set(type, handler);
+    this.#handlers.set(topic, ofTopic);
+  }
+}

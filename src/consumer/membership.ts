@@ -1,0 +1,283 @@
+import type pg from 'pg';
+import { backoffMs } from '../base/backoff.ts';
+import { isTailraceError, messageOf } from '../base/errors.ts';
+import { Signal } from '../base/signal.ts';
+import { GroupSession } from './group-session.ts';
+import { GroupTables, type TakenPartition } from './group-tables.ts';
+import type { ConsumerSettings } from './options.ts';
+import { missingPlaces } from './start-positions.ts';
+import { partitionName, planSync, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
+import type { TopicWatch } from './topic-watch.ts';
+
+/** A holding that knows how far it is finished. */
+export interface ProgressingHolding extends Holding {
+  /** Every record below it is handled or parked. */
+  readonly nextOffset: bigint;
+}
+
+/** When to try again to take a partition in which a commit is under way. */
+const RETAKE_MS = 20;
+
+/** What a member tells of its partitions, and is told about them. */
+export interface MembershipEvents<H extends ProgressingHolding> {
+  holdings(): readonly H[];
+  /** The partition is to be handled from `nextOffset` on. */
+  taken(partition: TakenPartition, generation: number): void;
+  /** Begin nothing more of it, and call {@link Membership.wake} once nothing of it runs. */
+  revoked(holding: H): void;
+  /** It was given up in good order. */
+  released(holding: H): void;
+  /** It is another's, or may be: nothing of it may be committed. */
+  lost(holding: H): void;
+  /** A topic has appeared in the log, or has more partitions. */
+  topicsChanged(): void;
+}
+
+type MembershipSettings = Pick<
+  ConsumerSettings,
+  | 'database'
+  | 'schema'
+  | 'schemaName'
+  | 'group'
+  | 'memberId'
+  | 'leaseMs'
+  | 'heartbeatMs'
+  | 'cursorIntervalMs'
+  | 'logger'
+>;
+
+/**
+ * Keeps one member in its group: one transaction a heartbeat, in which the member prolongs its lease, decides with the
+ * pure planner what is whose, stores its places and takes or frees partitions. A lease is trusted no longer than it
+ * lasts, counted on the monotonic clock from before it was asked for.
+ */
+export class Membership<H extends ProgressingHolding> {
+  readonly #settings: MembershipSettings;
+  #topics: readonly string[];
+  readonly #watch: TopicWatch;
+  readonly #events: MembershipEvents<H>;
+  readonly #tables: GroupTables;
+  readonly #wake = new Signal();
+  readonly #stopped = new AbortController();
+  #session: GroupSession | undefined;
+  #loop: Promise<void> = Promise.resolve();
+  #trustedUntil = Number.NEGATIVE_INFINITY;
+  #fence: NodeJS.Timeout | undefined;
+  #placesDueAt = 0;
+  /** Whether a partition could not be taken because a commit of its former owner was under way. */
+  #isTakeOpen = false;
+  #failures = 0;
+  #problem: string | undefined;
+
+  constructor(settings: MembershipSettings, topics: readonly string[], watch: TopicWatch, events: MembershipEvents<H>) {
+    this.#settings = settings;
+    this.#topics = topics;
+    this.#watch = watch;
+    this.#events = events;
+    this.#tables = new GroupTables(settings.schema, settings.group);
+  }
+
+  /** What keeps the member from being heard, while something does. */
+  get problem(): string | undefined {
+    return this.#problem;
+  }
+
+  /** Whether the lease runs, so that what this member owns is its own. */
+  get isTrusted(): boolean {
+    return performance.now() < this.#trustedUntil;
+  }
+
+  /** Joins the group. Throws what keeps the member from it. */
+  async start(): Promise<void> {
+    try {
+      await this.#inTime((session) => session.assertUsable(this.#settings));
+      await this.#watch.ask(true);
+      await this.#inTime((session) => this.#sync(session));
+    } catch (error) {
+      this.#closeSession();
+      clearTimeout(this.#fence);
+      throw error;
+    }
+    this.#loop = this.#run();
+  }
+
+  /** Lets the next heartbeat come at once. */
+  wake(): void {
+    this.#wake.notify();
+  }
+
+  /** From now on every partition is to go to others, each as soon as nothing of it runs. */
+  retire(): void {
+    this.#topics = [];
+    this.wake();
+  }
+
+  /** Leaves the group: the others can take this member's partitions at once. Nothing may run any more. Never throws. */
+  async stop(): Promise<void> {
+    this.#stopped.abort();
+    await this.#loop;
+    clearTimeout(this.#fence);
+    try {
+      await this.#inTime((session) => this.#leave(session));
+    } catch (error) {
+      const { group, memberId, logger } = this.#settings;
+      logger.warn({ group, memberId, error: messageOf(error) }, 'Could not leave the group; the lease will run out');
+    } finally {
+      this.#trustedUntil = Number.NEGATIVE_INFINITY;
+      this.#closeSession();
+    }
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopped;
+    for (;;) {
+      await this.#wake.wait(this.#waitMs(), signal);
+      if (signal.aborted) return;
+      this.#watch.refresh(() => {
+        this.#events.topicsChanged();
+        this.wake();
+      });
+      try {
+        await this.#inTime((session) => this.#sync(session));
+      } catch (error) {
+        this.#fail(error);
+      }
+    }
+  }
+
+  #waitMs(): number {
+    const { heartbeatMs, cursorIntervalMs } = this.#settings;
+    const regularMs = Math.min(heartbeatMs, cursorIntervalMs);
+    if (this.#failures > 0) return Math.min(regularMs, backoffMs(this.#failures));
+    return this.#isTakeOpen ? Math.min(regularMs, RETAKE_MS) : regularMs;
+  }
+
+  #fail(error: unknown): void {
+    if (this.#stopped.signal.aborted) return;
+    this.#failures += 1;
+    this.#problem = messageOf(error);
+    this.#closeSession();
+    const { group, memberId, logger } = this.#settings;
+    const level = isTailraceError(error) && !error.retryable ? 'error' : 'warn';
+    logger[level]({ group, memberId, error: messageOf(error), failures: this.#failures }, 'A heartbeat failed');
+  }
+
+  /** Runs `action` on the session, which is opened if need be and closed if it does not answer for a whole lease. */
+  async #inTime(action: (session: GroupSession) => Promise<void>): Promise<void> {
+    const session = this.#session ?? (await this.#openSession());
+    const giveUp = setTimeout(() => session.close(), this.#settings.leaseMs);
+    try {
+      await action(session);
+    } finally {
+      clearTimeout(giveUp);
+    }
+  }
+
+  async #openSession(): Promise<GroupSession> {
+    const session = await GroupSession.open(
+      this.#settings,
+      () => this.wake(),
+      (payload) => {
+        if (this.#tables.wakes(this.#settings.memberId, payload)) this.wake();
+      },
+    );
+    this.#session = session;
+    return session;
+  }
+
+  #closeSession(): void {
+    this.#session?.close();
+    this.#session = undefined;
+  }
+
+  /** One heartbeat. What it changed is told only after the commit. */
+  async #sync({ client }: GroupSession): Promise<void> {
+    const { memberId, leaseMs } = this.#settings;
+    const startedAt = performance.now();
+    const holdings = this.#events.holdings();
+    const generation = await this.#tables.begin(client, this.#idleMs);
+    const members = await this.#tables.heartbeat(client, { memberId, topics: this.#topics }, leaseMs);
+    const rows = await this.#knownRows(client);
+    const plan = planSync({ memberId, generation, members, rows, holdings });
+    await this.#storePlaces(client, holdings, plan, rows);
+    await this.#tables.setWanted(client, plan.wanted);
+    await this.#tables.release(client, plan.release);
+    const taken = await this.#tables.take(client, memberId, plan.take);
+    await this.#tables.wake(client, plan.wake);
+    await client.query('commit');
+    this.#tell(plan, taken, generation);
+    this.#trustUntil(startedAt + leaseMs);
+    this.#isTakeOpen = taken.length < plan.take.length;
+  }
+
+  /** A member that hangs inside its heartbeat is not to keep the group's lock for longer than the others can wait. */
+  get #idleMs(): number {
+    return Math.ceil(this.#settings.leaseMs / 3);
+  }
+
+  async #knownRows(client: pg.PoolClient): Promise<CursorRow[]> {
+    let rows = await this.#tables.cursors(client);
+    const missing = missingPlaces(this.#watch.facts, rows);
+    if (missing.length > 0) {
+      await this.#tables.addCursors(client, missing);
+      rows = await this.#tables.cursors(client);
+    }
+    this.#watch.settle(new Set(rows.map(({ topic }) => topic)));
+    return rows;
+  }
+
+  /** Stores how far this member has come: now and then for what it keeps, at once for what it gives up. */
+  async #storePlaces(
+    client: pg.PoolClient,
+    holdings: readonly H[],
+    plan: SyncPlan<H>,
+    rows: readonly CursorRow[],
+  ): Promise<void> {
+    const isDue = performance.now() >= this.#placesDueAt;
+    const stored = new Map(rows.map((row) => [partitionName(row), row.nextOffset]));
+    const places = holdings.filter(
+      (holding) =>
+        !plan.lost.includes(holding) &&
+        (isDue || holding.revoking) &&
+        holding.nextOffset > (stored.get(partitionName(holding)) ?? holding.nextOffset),
+    );
+    await this.#tables.advance(client, places);
+    if (isDue) this.#placesDueAt = performance.now() + this.#settings.cursorIntervalMs;
+  }
+
+  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], generation: number): void {
+    for (const holding of plan.lost) this.#events.lost(holding);
+    for (const holding of plan.released) this.#events.released(holding);
+    for (const holding of plan.revoke) this.#events.revoked(holding);
+    for (const partition of taken) this.#events.taken(partition, generation);
+  }
+
+  /** The lease runs until `deadline`, on the monotonic clock. If no later heartbeat succeeds, everything is lost then. */
+  #trustUntil(deadline: number): void {
+    this.#trustedUntil = deadline;
+    this.#failures = 0;
+    this.#problem = undefined;
+    clearTimeout(this.#fence);
+    this.#fence = setTimeout(() => this.#loseAll(), Math.max(0, deadline - performance.now()));
+  }
+
+  #loseAll(): void {
+    const { group, memberId, logger } = this.#settings;
+    logger.error({ group, memberId }, 'The lease ran out without a heartbeat: everything under way is undone');
+    for (const holding of this.#events.holdings()) this.#events.lost(holding);
+  }
+
+  async #leave({ client }: GroupSession): Promise<void> {
+    const { memberId } = this.#settings;
+    const generation = await this.#tables.begin(client, this.#idleMs);
+    const holdings = this.#events.holdings();
+    await this.#tables.advance(
+      client,
+      holdings.filter((holding) => holding.generation === generation),
+    );
+    await this.#tables.removeMember(client, memberId);
+    await this.#tables.wake(client, 'all');
+    await client.query('commit');
+    for (const holding of holdings) this.#events.released(holding);
+  }
+}

@@ -1,0 +1,186 @@
+import type pg from 'pg';
+import type { Backoff } from '../base/backoff.ts';
+import { TailraceError } from '../base/errors.ts';
+import { silentLogger, type Logger } from '../base/logger.ts';
+import { uuidV7 } from '../base/uuid.ts';
+import type { Log } from '../broker/log.ts';
+import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+
+/** Where handlers' transactions run: a `pg.Pool`, or whatever hands out clients as it does. */
+export interface ConsumerDatabase {
+  connect(): Promise<pg.PoolClient>;
+  /** A pool says here how many clients it hands out at most. */
+  readonly options?: { readonly max?: number | undefined };
+  /** A pool tells here of idle clients whose connection was lost: without a listener that ends the process. */
+  on?(event: 'error', listener: (error: Error) => void): unknown;
+  removeListener?(event: 'error', listener: (error: Error) => void): unknown;
+}
+
+/** Where a group begins in a topic that it has not read before: its first record, its end, or the first record of a time. */
+export type StartFrom = 'earliest' | 'latest' | Date;
+
+/** What a consumer is to do, and how hard it may try. */
+export interface ConsumerOptions {
+  /** Where records are read. Stays the caller's: it is not closed with the consumer. */
+  readonly log: Log;
+  /** The group's name, 1 to 200 characters. The members of a group share its partitions; every group gets every message. */
+  readonly group: string;
+  /**
+   * The database that handlers write to, with tailrace's tables in it. One client is kept for the group's own business;
+   * each running handler uses one more.
+   */
+  readonly database: ConsumerDatabase;
+  /** The schema of tailrace's tables. @defaultValue 'tailrace' */
+  readonly schema?: string;
+  /**
+   * Where a group begins in a topic that it has not read before. What did not exist then is read from its first record.
+   * Of no effect once the group has begun. @defaultValue 'earliest'
+   */
+  readonly startFrom?: StartFrom;
+  /** A record of a type without a handler: step over it, or keep it in `parked_message`. @defaultValue 'ignore' */
+  readonly onUnhandledType?: 'ignore' | 'park';
+  /** The most handlers that run at once in this member: at most two fewer than the pool has clients. @defaultValue 8 */
+  readonly concurrency?: number;
+  /** What happens to a record whose handler throws. What passes by itself (a lost connection, a deadlock) does not count. */
+  readonly retries?: {
+    /** How often a record is tried before it becomes a dead letter. @defaultValue 3 */
+    readonly attempts?: number;
+    /** The waits between the attempts. */
+    readonly backoff?: Backoff;
+  };
+  /** How long a member that says nothing keeps its partitions, in milliseconds. @defaultValue 30_000 */
+  readonly leaseMs?: number;
+  /** How often a member says that it is there: at most a third of `leaseMs`. @defaultValue 1_000, or a third of `leaseMs` */
+  readonly heartbeatMs?: number;
+  /** How often the group's place is stored. After a crash, what came since is fetched again and skipped. @defaultValue 1_000 */
+  readonly cursorIntervalMs?: number;
+  /** About how much this member reads ahead of its handlers, all partitions together. */
+  readonly prefetch?: {
+    /** @defaultValue 5_000 */
+    readonly records?: number;
+    /** @defaultValue 32_000_000 */
+    readonly bytes?: number;
+  };
+  /**
+   * How long a handler may leave its transaction idle, waiting for something other than the database. Then the server ends
+   * the session, so that a process that hangs cannot keep its locks for ever. In milliseconds. @defaultValue `leaseMs`
+   */
+  readonly handlerIdleMs?: number;
+  /** How long handlers may go on once the consumer stops or gives a partition up, in milliseconds. @defaultValue 30_000 */
+  readonly drainTimeoutMs?: number;
+  /** Names this member, 1 to 200 characters. No two live members of a group may share a name. @defaultValue a new UUID */
+  readonly memberId?: string;
+  /** @defaultValue says nothing */
+  readonly logger?: Logger;
+}
+
+/** The same, with nothing left open. */
+export interface ConsumerSettings {
+  readonly log: Log;
+  readonly group: string;
+  readonly database: ConsumerDatabase;
+  /** Quoted, ready to stand in SQL. */
+  readonly schema: string;
+  /** As it was given. */
+  readonly schemaName: string;
+  readonly startFrom: StartFrom;
+  readonly onUnhandledType: 'ignore' | 'park';
+  readonly concurrency: number;
+  readonly attempts: number;
+  readonly backoff: Backoff;
+  readonly leaseMs: number;
+  readonly heartbeatMs: number;
+  readonly cursorIntervalMs: number;
+  readonly prefetch: { readonly records: number; readonly bytes: number };
+  readonly handlerIdleMs: number;
+  readonly drainTimeoutMs: number;
+  readonly memberId: string;
+  readonly logger: Logger;
+}
+
+const DEFAULT_CONCURRENCY = 8;
+const DEFAULT_HEARTBEAT_MS = 1_000;
+/** One client for the group's own business, one that handlers leave free for whoever else uses the pool. */
+const CLIENTS_NOT_FOR_HANDLERS = 2;
+
+/**
+ * Fills in the defaults.
+ *
+ * @throws TailraceError `INVALID_OPTION`, which names the option; `INVALID_SCHEMA_NAME`.
+ */
+export function settingsOf(options: ConsumerOptions): ConsumerSettings {
+  const { retries = {}, prefetch = {}, schema = DEFAULT_SCHEMA } = options;
+  const leaseMs = whole('leaseMs', options.leaseMs ?? 30_000, 100);
+  const longestHeartbeatMs = Math.floor(leaseMs / 3);
+  const heartbeatMs = options.heartbeatMs ?? Math.min(DEFAULT_HEARTBEAT_MS, longestHeartbeatMs);
+  return {
+    log: options.log,
+    group: name('group', options.group),
+    database: database(options.database),
+    schema: quoteSchema(schema),
+    schemaName: schema,
+    startFrom: startFrom(options.startFrom ?? 'earliest'),
+    onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
+    concurrency: concurrency(options),
+    attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
+    backoff: { ...retries.backoff },
+    leaseMs,
+    heartbeatMs: whole('heartbeatMs', heartbeatMs, 1, longestHeartbeatMs),
+    cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? 1_000, 1),
+    prefetch: {
+      records: whole('prefetch.records', prefetch.records ?? 5_000, 1),
+      bytes: whole('prefetch.bytes', prefetch.bytes ?? 32_000_000, 1),
+    },
+    handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
+    drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
+    memberId: name('memberId', options.memberId ?? uuidV7()),
+    logger: options.logger ?? silentLogger,
+  };
+}
+
+function concurrency(options: ConsumerOptions): number {
+  const clients = options.database.options?.max ?? Number.POSITIVE_INFINITY;
+  const most = clients - CLIENTS_NOT_FOR_HANDLERS;
+  if (most < 1) {
+    throw invalid(`database is a pool of ${clients} clients. A consumer needs at least 3: raise the pool's max.`);
+  }
+  const wanted = whole('concurrency', options.concurrency ?? Math.min(DEFAULT_CONCURRENCY, most), 1);
+  if (wanted > most) {
+    throw invalid(
+      `concurrency is ${wanted}, but the pool has ${clients} clients, of which handlers may use ${most}. Lower concurrency or raise the pool's max to ${wanted + CLIENTS_NOT_FOR_HANDLERS}.`,
+    );
+  }
+  return wanted;
+}
+
+function database(given: ConsumerDatabase): ConsumerDatabase {
+  if (typeof (given as Partial<ConsumerDatabase> | undefined)?.connect === 'function') return given;
+  throw invalid('database has no method connect. Expected a pg.Pool.');
+}
+
+function startFrom(given: StartFrom): StartFrom {
+  if (given instanceof Date) {
+    if (Number.isNaN(given.getTime())) throw invalid('startFrom is a Date that is no time.');
+    return new Date(given);
+  }
+  return oneOf('startFrom', given, ['earliest', 'latest']);
+}
+
+function name(option: string, given: string): string {
+  if (typeof given === 'string' && /^[^\0]{1,200}$/su.test(given)) return given;
+  throw invalid(`${option} is ${JSON.stringify(given)}. Expected 1 to 200 characters.`);
+}
+
+function oneOf<const Choice extends string>(option: string, given: Choice, choices: readonly Choice[]): Choice {
+  if (choices.includes(given)) return given;
+  throw invalid(`${option} is ${JSON.stringify(given)}. Expected ${choices.join(' or ')}.`);
+}
+
+function whole(option: string, given: number, least: number, most: number = 2 ** 31 - 1): number {
+  if (Number.isInteger(given) && given >= least && given <= most) return given;
+  throw invalid(`${option} is ${String(given)}. Expected a whole number from ${least} to ${most}.`);
+}
+
+function invalid(problem: string): TailraceError {
+  return new TailraceError('INVALID_OPTION', `createConsumer: ${problem}`);
+}

@@ -1,0 +1,81 @@
+import type { EncodedMessage } from '../message/encode.ts';
+
+/** One statement with its parameters. All parameters are text, but for the bytes of a single message. */
+export interface Statement {
+  readonly text: string;
+  readonly values: unknown[];
+}
+
+/** About how much one statement may carry; Postgres takes no parameter of 1 GB, and no server likes one near it. */
+const STATEMENT_BYTES = 32_000_000;
+
+/** Never position and tx: the table fills them in, and the role that writes needs no right to them. */
+const COLUMNS = 'message_id, kind, type, topic, key, headers, payload, payload_bytes, occurred_at';
+
+/** The statements that insert messages in their order: one, unless they are larger than {@link STATEMENT_BYTES}. */
+export function insertStatements(
+  quotedSchema: string,
+  messages: readonly EncodedMessage[],
+  statementBytes: number = STATEMENT_BYTES,
+): Statement[] {
+  return groupsOf(messages, statementBytes).map((group) => {
+    const [first] = group;
+    return first !== undefined && group.length === 1 ? insertOne(quotedSchema, first) : insertMany(quotedSchema, group);
+  });
+}
+
+function groupsOf(messages: readonly EncodedMessage[], statementBytes: number): EncodedMessage[][] {
+  const groups: EncodedMessage[][] = [];
+  let room = 0;
+  for (const message of messages) {
+    if (message.bytes > room || groups.length === 0) {
+      groups.push([]);
+      room = statementBytes;
+    }
+    groups.at(-1)?.push(message);
+    room -= message.bytes;
+  }
+  return groups;
+}
+
+function insertOne(quotedSchema: string, message: EncodedMessage): Statement {
+  const { id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt } = message;
+  return {
+    text: `insert into ${quotedSchema}.outbox (${COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+    values: [id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt],
+  };
+}
+
+/** The order by makes the positions follow the order of the messages: the identity is drawn above the sort. */
+function insertMany(quotedSchema: string, messages: readonly EncodedMessage[]): Statement {
+  const column = (read: (message: EncodedMessage) => string | null): string => arrayLiteral(messages.map(read));
+  return {
+    text:
+      `insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS} from unnest(` +
+      '$1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[]' +
+      `) with ordinality as message (${COLUMNS}, nth) order by nth`,
+    values: [
+      column(({ id }) => id),
+      column(({ kind }) => kind),
+      column(({ type }) => type),
+      column(({ topic }) => topic),
+      column(({ key }) => key),
+      column(({ headers }) => headers),
+      column(({ payload }) => payload),
+      column(({ payloadBytes }) => (payloadBytes === null ? null : hexOf(payloadBytes))),
+      column(({ occurredAt }) => occurredAt),
+    ],
+  };
+}
+
+/**
+ * An array in Postgres' own text form, which every driver passes on as it is; they differ in what they make of arrays.
+ * https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO
+ */
+export function arrayLiteral(values: readonly (string | null)[]): string {
+  return `{${values.map((value) => (value === null ? 'NULL' : `"${value.replace(/["\\]/g, '\\$&')}"`)).join(',')}}`;
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return `\\x${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')}`;
+}

@@ -1,0 +1,80 @@
+import { TailraceError } from '../../base/errors.ts';
+import { silentLogger, type Logger } from '../../base/logger.ts';
+import { closeClient, openClient } from '../../postgres/connection.ts';
+import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
+import { resumePlace } from '../place.ts';
+import { assertSafe, readFacts } from '../preflight.ts';
+import type { Source } from '../source.ts';
+import { Upkeep } from '../upkeep.ts';
+import { PollingReader } from './polling-reader.ts';
+
+export interface PollingOptions {
+  /** The outbox's database. Not through a transaction pooler. */
+  readonly connectionString: string;
+  /** @defaultValue 'tailrace' */
+  readonly schema?: string;
+  /** The wait after a poll that found something; doubled after each that did not. @defaultValue 5 */
+  readonly minIntervalMs?: number;
+  /** The longest wait between two polls: how late a message can be noticed after a quiet time. @defaultValue 250 */
+  readonly maxIntervalMs?: number;
+  /** Rows in one query, and so in one append. @defaultValue 5_000 */
+  readonly pageRows?: number;
+  readonly logger?: Logger;
+}
+
+/** The polling settings with their defaults. */
+export interface PollingTimes {
+  readonly minIntervalMs: number;
+  readonly maxIntervalMs: number;
+  readonly pageRows: number;
+}
+
+/** Fills defaults in. Throws `INVALID_OPTION` naming the field. */
+export function pollingOptions(options: PollingOptions): PollingTimes {
+  const { minIntervalMs = 5, maxIntervalMs = 250, pageRows = 5_000 } = options;
+  for (const [name, value] of Object.entries({ minIntervalMs, maxIntervalMs, pageRows })) {
+    if (Number.isInteger(value) && value > 0) continue;
+    throw new TailraceError('INVALID_OPTION', `${name} is ${value}, expected a whole number above 0.`);
+  }
+  return { minIntervalMs, maxIntervalMs: Math.max(minIntervalMs, maxIntervalMs), pageRows };
+}
+
+/**
+ * Reads the outbox by asking, in short queries, what has become visible since the last answer. Needs no replication right,
+ * no `wal_level`, no slot. Messages of one key keep their order if the writers hold a lock on what the key stands for when
+ * they publish, as they do when they have updated its row.
+ */
+export function pollingSource(options: PollingOptions): Source {
+  const logger = options.logger ?? silentLogger;
+  const schema = options.schema ?? DEFAULT_SCHEMA;
+  const quotedSchema = quoteSchema(schema);
+  const times = pollingOptions(options);
+  return {
+    async open(resume) {
+      const client = await openClient({
+        connectionString: options.connectionString,
+        applicationName: 'tailrace relay polling',
+        settings: { plan_cache_mode: 'force_custom_plan' },
+      });
+      try {
+        assertSafe(await readFacts(client, schema), schema);
+        const upkeep = new Upkeep(client, quotedSchema, logger);
+        return new PollingReader({
+          client,
+          quotedSchema,
+          upkeep,
+          place: await resumePlace(resume),
+          status: { mode: 'polling' },
+          ...times,
+          close: async () => {
+            await upkeep.stop();
+            await closeClient(client);
+          },
+        });
+      } catch (error) {
+        await closeClient(client);
+        throw error;
+      }
+    },
+  };
+}

@@ -1,0 +1,92 @@
+import type pg from 'pg';
+
+/** A partition, and an offset in it: everything below is in the log, or is handled. */
+export interface Place {
+  readonly topic: string;
+  readonly partition: number;
+  readonly nextOffset: bigint;
+}
+
+/** What has become of the messages that a snapshot sees. */
+export interface LoggedMessages {
+  /** How many are in the outbox and not in the log. */
+  readonly missing: number;
+  /** Where the last of the others ends, in each partition that has any. */
+  readonly ends: readonly Place[];
+}
+
+/** A member of a group whose lease runs. */
+export interface LiveMember {
+  readonly group: string;
+  readonly memberId: string;
+  readonly topics: readonly string[];
+}
+
+/** How far a group is, as it has stored it. */
+export interface StoredPlace extends Place {
+  readonly group: string;
+}
+
+/** What the database says of messages on their way. */
+export class PipelineTables {
+  readonly #pool: pg.Pool;
+  readonly #schema: string;
+
+  /** `schema` is quoted. */
+  constructor(pool: pg.Pool, schema: string) {
+    this.#pool = pool;
+    this.#schema = schema;
+  }
+
+  /** What is committed now, in Postgres' text form. */
+  async snapshot(): Promise<string> {
+    const { rows } = await this.#pool.query<{ snapshot: string }>('select pg_current_snapshot()::text as snapshot');
+    return rows[0]?.snapshot ?? '';
+  }
+
+  /** Follows the messages that `snapshot` sees into the log. */
+  async logged(snapshot: string): Promise<LoggedMessages> {
+    const { rows } = await this.#pool.query<{ topic: string | null; partition: number; end: string; count: string }>(
+      `with message as (
+         select position from ${this.#schema}.outbox where pg_visible_in_snapshot(tx::text::xid8, $1::pg_snapshot)
+       ), place as (
+         select p.topic, p.partition, e.base + u.nth as next_offset, u.position
+         from ${this.#schema}.log_entry e join ${this.#schema}.log_partition p on p.id = e.partition
+         cross join unnest(e.ids) with ordinality u (position, nth)
+       )
+       select topic, partition, max(next_offset)::text as end, count(*)::text as count
+       from message left join place using (position) group by topic, partition`,
+      [snapshot],
+    );
+    return {
+      missing: Number(rows.find(({ topic }) => topic === null)?.count ?? 0),
+      ends: rows.flatMap(({ topic, partition, end }) =>
+        topic === null ? [] : [{ topic, partition, nextOffset: BigInt(end) }],
+      ),
+    };
+  }
+
+  /** All members that are there. */
+  async liveMembers(): Promise<LiveMember[]> {
+    const { rows } = await this.#pool.query<{ group_name: string; member_id: string; topics: string[] }>(
+      `select group_name, member_id, topics from ${this.#schema}.consumer_member where expires_at > clock_timestamp()`,
+    );
+    return rows.map(({ group_name, member_id, topics }) => ({ group: group_name, memberId: member_id, topics }));
+  }
+
+  /** How far all groups are. Groups store it now and then, so they may be further. */
+  async storedPlaces(): Promise<StoredPlace[]> {
+    const { rows } = await this.#pool.query<{
+      group_name: string;
+      topic: string;
+      partition: number;
+      next_offset: string;
+    }>(`select group_name, topic, partition, next_offset::text from ${this.#schema}.consumer_cursor`);
+    return rows.map(({ group_name, topic, partition, next_offset }) => ({
+      group: group_name,
+      topic,
+      partition,
+      nextOffset: BigInt(next_offset),
+    }));
+  }
+}

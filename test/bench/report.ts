@@ -1,0 +1,38 @@
+/** One figure of a run. */
+export interface Row {
+  readonly suite: string;
+  readonly workload: string;
+  readonly figure: string;
+  readonly unit: string;
+  /** The median of the samples. */
+  readonly value: number;
+  /** What it must reach: at least for a ratio, at most for the others. */
+  readonly bar: { readonly atLeast: number } | { readonly below: number };
+  readonly ok: boolean;
+  readonly samples: readonly number[];
+  /** What the samples were made from, and what else was measured on the way. */
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+function median(samples: readonly number[]): number {
+  return quantile(samples, 0.5);
+}
+
+/** The nearest-rank quantile; NaN of nothing. */
+export function quantile(samples: readonly number[], q: number): number {
+  const sorted = [...samples].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(q * sorted.length) - 1))] ?? NaN;
+}
+
+export function row(fields: Omit<Row, 'value' | 'ok'>): Row {
+  const value = median(fields.samples);
+  const ok = 'atLeast' in fields.bar ? value >= fields.bar.atLeast : value < fields.bar.below;
+  return { ...fields, value, ok };
+}
+
+export function describe({ suite, workload, figure, unit, value, bar, ok, samples }: Row): string {
+  const digits = (number: number): string => number.toFixed(number < 10 ? 2 : 0);
+  const wanted = 'atLeast' in bar ? `at least ${bar.atLeast}` : `below ${bar.below}`;
+  const spread = `${digits(Math.min(...samples))}–${digits(Math.max(...samples))} in ${samples.length} samples`;
+  return `${ok ? 'ok  ' : 'FAIL'} ${suite}: ${figure} ${digits(value)} ${unit} (${wanted}; ${spread}) — ${workload}`;
+}

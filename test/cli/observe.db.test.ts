@@ -1,0 +1,152 @@
+import { describe, expect, it } from 'vitest';
+import { postgresLog } from '../../src/broker/postgres/index.ts';
+import { createConsumer } from '../../src/consumer/index.ts';
+import { defineEvent } from '../../src/message/definition.ts';
+import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
+import { run } from './kit.ts';
+import { relayAll } from './relayed.ts';
+
+const Counted = defineEvent<{ readonly n: number }>('Counted', { topic: 'counts' });
+
+async function cli({ connectionString }: TestDatabase, ...args: string[]): Promise<string> {
+  const { exitCode, out, err } = await run(args, { DATABASE_URL: connectionString });
+  expect({ exitCode, err }).toEqual({ exitCode: 0, err: '' });
+  return out;
+}
+
+async function document(database: TestDatabase, ...args: string[]): Promise<unknown> {
+  const out = await cli(database, ...args, '--json');
+  expect(out).toMatch(/^[^\n]+\n$/);
+  return JSON.parse(out);
+}
+
+async function publish({ pool }: TestDatabase, count: number): Promise<void> {
+  await pool.query(
+    `select tailrace.publish('counts', 'key', 'Counted', json_build_object('n', n)) from generate_series(1, $1::int) n`,
+    [count],
+  );
+}
+
+it('topics: creates one, and lists partitions, offsets and sizes', async () => {
+  await using database = await createTestDatabase();
+  expect(await cli(database, 'topics')).toMatch(/no topics yet/);
+  expect(await document(database, 'topics', 'create', 'counts', '--partitions', '3')).toEqual({
+    schema: 'tailrace',
+    topic: 'counts',
+    partitions: 3,
+  });
+  expect(await cli(database, 'topics', 'create', 'counts', '--partitions', '3')).toMatch(/exists with 3 partitions/);
+  await publish(database, 12);
+  await relayAll(database);
+  const { topics } = (await document(database, 'topics')) as { topics: { partitions: { end: string }[] }[] };
+  expect(topics).toEqual([
+    { topic: 'counts', records: '12', lastAppend: expect.stringMatching(/^\d{4}-.*Z$/), partitions: expect.any(Array) },
+  ]);
+  expect(topics[0]!.partitions.map(({ end }) => end).sort()).toEqual(['0', '0', '12']);
+  expect(await cli(database, 'topics', 'list')).toMatch(/^TOPIC .*\ncounts +3 +12 +\d{4}-.*:0-12/);
+});
+
+it.each([
+  ['another number of partitions', 2, ['create', 'counts', '--partitions', '4'], /exists with that number/],
+  ['a bad name', 2, ['create', 'my topic'], /Not a name for a topic/],
+  ['no partitions', 2, ['create', 'x', '--partitions', '0'], /whole number from 1/],
+  ['an unknown verb', 2, ['delete', 'counts'], /unknown command|too many arguments/],
+])('topics refuses %s', async (_what, exitCode, args, message) => {
+  await using database = await createTestDatabase();
+  await cli(database, 'topics', 'create', 'counts', '--partitions', '3');
+  const outcome = await run(['topics', ...args], { DATABASE_URL: database.connectionString });
+  expect(outcome).toMatchObject({ exitCode, out: '' });
+  expect(outcome.err).toMatch(message);
+});
+
+describe('a group that is behind', () => {
+  it('shows members, owners, cursors and lag, and its dead letters', async () => {
+    await using database = await createTestDatabase();
+    expect(await cli(database, 'groups')).toMatch(/no consumer groups yet/);
+    expect(await cli(database, 'dead-letters')).toBe('There are none.\n');
+    await publish(database, 5);
+    await relayAll(database, 2);
+    const log = postgresLog({ connectionString: database.connectionString });
+    const consumer = createConsumer({
+      log,
+      group: 'g',
+      database: database.pool,
+      memberId: 'm1',
+      retries: { attempts: 2, backoff: { initialMs: 1 } },
+    }).on(Counted, ({ payload: { n } }) => {
+      if (n === 3) throw new Error('three is too much');
+    });
+    await consumer.start();
+    await expect.poll(() => consumer.status().dead + consumer.status().handled, { timeout: 20_000 }).toBe(5);
+    await expect
+      .poll(async () => (await document(database, 'groups')) as object, { timeout: 20_000 })
+      .toEqual({
+        schema: 'tailrace',
+        groups: [{ group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0 }],
+      });
+    const alive = (await document(database, 'groups', 'show', 'g')) as { members: unknown[]; partitions: object[] };
+    expect(alive.members).toEqual([{ member: 'm1', topics: ['counts'], leaseSeconds: expect.any(Number) }]);
+    expect(alive.partitions).toHaveLength(2);
+    for (const partition of alive.partitions) expect(partition).toMatchObject({ owner: 'm1', lag: '0', lagSeconds: 0 });
+    await consumer.stop();
+    await log.close();
+
+    await publish(database, 4);
+    await relayAll(database, 2);
+    await database.pool.query(
+      `update tailrace.log_entry set appended_at = appended_at - interval '1 hour' where base >= 5`,
+    );
+    const { members, partitions } = (await document(database, 'groups', 'show', 'g')) as {
+      members: unknown[];
+      partitions: { lag: string; lagSeconds: number; owner: string | null; nextOffset: string; end: string }[];
+    };
+    expect(members).toEqual([]);
+    const behind = partitions.find(({ lag }) => lag !== '0');
+    expect(behind).toMatchObject({ owner: null, nextOffset: '5', end: '9', lag: '4' });
+    expect(behind?.lagSeconds).toBeGreaterThanOrEqual(3_600);
+    expect(behind?.lagSeconds).toBeLessThan(3_700);
+    expect(await cli(database, 'groups', 'show', 'g')).toMatch(/No member is there[^]*counts +\d +5 +9 +4 +36\d\d/);
+    expect(await cli(database, 'groups', 'list')).toMatch(/\ng +0 +4 +36\d\d(\.\d)? +1\n/);
+
+    const list = (await document(database, 'dead-letters', 'list', '--group', 'g', '--topic', 'counts')) as {
+      deadLetters: { place: string }[];
+    };
+    expect(list.deadLetters).toMatchObject([
+      { group: 'g', type: 'Counted', key: 'key', dead: true, reason: 'HANDLER_FAILED', attempts: 2 },
+    ]);
+    const { place } = list.deadLetters[0]!;
+    expect(place).toMatch(/^counts\/[01]@2$/);
+    expect(await cli(database, 'dead-letters')).toContain('three is too much');
+    expect(await document(database, 'dead-letters', 'show', 'g', place)).toMatchObject({ place, payload: { n: 3 } });
+    expect(await cli(database, 'dead-letters', 'show', 'g', place)).toMatch(
+      /\{"n" : 3\}\n\nError: three is too much\n/,
+    );
+    expect(await document(database, 'dead-letters', 'list', '--group', 'other')).toMatchObject({ deadLetters: [] });
+    await database.pool.query('update tailrace.parked_message set dead = false');
+    expect(await document(database, 'dead-letters')).toMatchObject({ deadLetters: [] });
+    expect(await document(database, 'dead-letters', 'list', '--all')).toMatchObject({ deadLetters: [{ place }] });
+  });
+
+  it('has no lag that could be known where the log is in another database', async () => {
+    await using database = await createTestDatabase();
+    await database.pool.query(`insert into tailrace.consumer_group (name) values ('far');
+      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset) values ('far', 'orders', 0, 7)`);
+    expect(await document(database, 'groups')).toMatchObject({
+      groups: [{ group: 'far', lag: null, lagSeconds: null }],
+    });
+    expect(await document(database, 'groups', 'show', 'far')).toMatchObject({
+      partitions: [{ nextOffset: '7', end: null, lag: null, lagSeconds: null }],
+    });
+  });
+});
+
+it.each([
+  ['a group that is not there', 1, ['groups', 'show', 'none'], /no group "none"/],
+  ['a dead letter that is not there', 1, ['dead-letters', 'show', 'g', 'counts/0@1'], /nothing aside at counts\/0@1/],
+  ['a place that is none', 2, ['dead-letters', 'show', 'g', 'counts'], /Expected topic\/partition@offset/],
+])('refuses %s', async (_what, exitCode, args, message) => {
+  await using database = await createTestDatabase();
+  const outcome = await run([...args], { DATABASE_URL: database.connectionString });
+  expect(outcome).toMatchObject({ exitCode, out: '' });
+  expect(outcome.err).toMatch(message);
+});

@@ -1,0 +1,112 @@
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { addEffect, Counted } from './counted.ts';
+import { counts, range, Stream, until } from './kit.ts';
+import type { MemberOptions } from './member-process.ts';
+
+const keys = Array.from({ length: 12 }, (_, at) => `key ${at}`);
+const LEASE_MS = 900;
+
+/** A member in a process of its own. */
+class MemberProcess implements AsyncDisposable {
+  readonly #child: ChildProcessByStdio<null, Readable, null>;
+  readonly #lines: Record<string, unknown>[] = [];
+  readonly #exited: Promise<unknown>;
+
+  constructor(stream: Stream, options: Omit<MemberOptions, 'connectionString' | 'leaseMs'>) {
+    const script = fileURLToPath(new URL('member-process.ts', import.meta.url));
+    const told: MemberOptions = { connectionString: stream.database.connectionString, leaseMs: LEASE_MS, ...options };
+    this.#child = spawn(process.execPath, [script, JSON.stringify(told)], { stdio: ['ignore', 'pipe', 'inherit'] });
+    this.#exited = once(this.#child, 'exit');
+    createInterface({ input: this.#child.stdout }).on('line', (line) => {
+      this.#lines.push(JSON.parse(line) as Record<string, unknown>);
+    });
+  }
+
+  /** Waits until it says something. */
+  async says(isIt: (line: Record<string, unknown>) => boolean): Promise<void> {
+    await until(() => this.#lines.some(isIt));
+  }
+
+  /** Waits until it has ended by itself. Returns its exit code. */
+  async ends(): Promise<unknown> {
+    const [code] = (await this.#exited) as unknown[];
+    return code;
+  }
+
+  signal(name: 'SIGSTOP' | 'SIGCONT' | 'SIGKILL'): void {
+    this.#child.kill(name);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.#exited;
+  }
+}
+
+async function assertOnceAndInOrder(stream: Stream, total: number): Promise<void> {
+  expect(await stream.numbers()).toEqual(Object.fromEntries(keys.map((key) => [key, range(total)])));
+}
+
+describe('a member that dies', () => {
+  it('leaves nothing undone, doubled or out of order to those who take over', async () => {
+    await using stream = await Stream.open();
+    await stream.log.createTopic('numbers', 4);
+    const survivor = stream
+      .consumer({ memberId: 'survivor', leaseMs: LEASE_MS })
+      .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
+    await survivor.start();
+    for (const round of [0, 1, 2]) {
+      await using victim = new MemberProcess(stream, { memberId: `victim ${round}`, pauseAt: 20 * round + 10 });
+      await victim.says(({ started }) => started !== undefined);
+      await until(() => survivor.status().assignments.length === 2);
+      await stream.publish(...counts(keys, 20, 20 * round + 1));
+      await victim.says(({ inside }) => inside !== undefined);
+      victim.signal('SIGKILL'); // with transactions open, and places not stored
+      await stream.untilEffects(keys.length * 20 * (round + 1));
+    }
+    await assertOnceAndInOrder(stream, 60);
+    const members = new Set((await stream.effects()).map(({ member }) => member));
+    expect([...members].sort()).toEqual(['survivor', 'victim 0', 'victim 1', 'victim 2']);
+  });
+
+  it('is not waited for longer than its lease, and does no harm when it was only asleep', async () => {
+    await using stream = await Stream.open();
+    await stream.log.createTopic('numbers', 4);
+    await using sleeper = new MemberProcess(stream, { memberId: 'sleeper', pauseAt: 10 });
+    await sleeper.says(({ started }) => started !== undefined);
+    const survivor = stream
+      .consumer({ memberId: 'survivor', leaseMs: LEASE_MS })
+      .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
+    await survivor.start();
+    await until(() => survivor.status().assignments.length === 2);
+    await stream.publish(...counts(keys, 20));
+    await sleeper.says(({ inside }) => inside !== undefined);
+    sleeper.signal('SIGSTOP'); // with transactions open: the server ends them
+    await stream.untilEffects(keys.length * 20);
+    sleeper.signal('SIGCONT');
+    await sleeper.says(({ message }) => String(message).startsWith('The lease ran out'));
+    await until(() => survivor.status().assignments.length === 2); // it has joined again
+    await stream.publish(...counts(keys, 20, 21));
+    await stream.untilEffects(keys.length * 40);
+    await assertOnceAndInOrder(stream, 40);
+  });
+});
+
+describe('a member that stops', () => {
+  it('leaves no timer and no connection that would keep its process alive', async () => {
+    await using stream = await Stream.open();
+    await stream.publish(...counts(keys, 1));
+    await using leaver = new MemberProcess(stream, { memberId: 'leaver', stopsAfterOne: true });
+    expect(await leaver.ends()).toBe(0);
+    const [left] = await stream.rows<{ members: number; owned: number }>(
+      `select (select count(*)::int from tailrace.consumer_member) as members,
+         (select count(owner)::int from tailrace.consumer_cursor) as owned`,
+    );
+    expect(left).toEqual({ members: 0, owned: 0 });
+  });
+});

@@ -1,0 +1,55 @@
+// One member of a group as a process of its own, for tests that kill or stop it. Takes its options as JSON. Writes to
+// stdout a JSON line for each thing that it logs, and {"inside": n} when it is inside the transaction of the message `pauseAt`.
+import pg from 'pg';
+import type { Logger } from '../../src/base/logger.ts';
+import { postgresLog } from '../../src/broker/postgres/index.ts';
+import { createConsumer } from '../../src/consumer/index.ts';
+import { addEffect, Counted } from './counted.ts';
+
+/** What the process is told. */
+export interface MemberOptions {
+  readonly connectionString: string;
+  readonly memberId: string;
+  readonly leaseMs: number;
+  /** The number at which the handler waits, with its effect written, before it returns. */
+  readonly pauseAt?: number;
+  /** Whether it stops, and closes what it has opened, after its first message. */
+  readonly stopsAfterOne?: boolean;
+}
+
+const options = JSON.parse(process.argv[2] ?? '') as MemberOptions;
+const { connectionString, memberId, leaseMs, pauseAt } = options;
+
+const say = (what: object): void => void process.stdout.write(`${JSON.stringify(what)}\n`);
+const log = (fields: object, message: string): void => say({ ...fields, message });
+const logger: Logger = { debug: log, info: log, warn: log, error: log };
+
+const pool = new pg.Pool({ connectionString });
+pool.on('error', () => undefined);
+const homeLog = postgresLog({ connectionString });
+const handledOne = Promise.withResolvers<undefined>();
+const consumer = createConsumer({
+  log: homeLog,
+  group: 'counting',
+  database: pool,
+  memberId,
+  leaseMs,
+  concurrency: 4,
+  heartbeatMs: 50,
+  cursorIntervalMs: 50,
+  logger,
+}).on(Counted, async ({ payload }, { tx }) => {
+  await addEffect(tx, payload, memberId);
+  handledOne.resolve(undefined);
+  if (payload.n !== pauseAt) return;
+  say({ inside: payload.n });
+  await new Promise((resolve) => setTimeout(resolve, 200)); // the time in which the test stops or kills this process
+});
+await consumer.start();
+say({ started: memberId });
+if (options.stopsAfterOne === true) {
+  await handledOne.promise;
+  await consumer.stop();
+  await homeLog.close();
+  await pool.end(); // from here on nothing may keep the process alive
+}

@@ -1,0 +1,52 @@
+import { describe, expect, it } from 'vitest';
+import { nextStep, type FailedUnit } from '../../src/consumer/next-step.ts';
+
+const policy = { attempts: 3, backoff: { initialMs: 100, maxMs: 1_000, factor: 2 } };
+const unit = (changes: Partial<FailedUnit> = {}): FailedUnit => ({
+  size: 1,
+  isParking: false,
+  failures: 0,
+  stalls: 0,
+  ...changes,
+});
+const failed = (by: 'handler' | 'database' | 'payload') =>
+  ({ result: 'failed', by, error: new Error('the handler said no') }) as const;
+
+describe('nextStep', () => {
+  it('tries a handler again after waits that grow, as often as it is allowed', () => {
+    expect(nextStep(failed('handler'), unit(), policy, 0)).toEqual({ step: 'retry', afterMs: 50, counts: true });
+    expect(nextStep(failed('handler'), unit({ failures: 1 }), policy, 0)).toMatchObject({ afterMs: 100, counts: true });
+    expect(nextStep(failed('handler'), unit({ failures: 2 }), policy)).toMatchObject({
+      step: 'bury',
+      note: {
+        reason: 'HANDLER_FAILED',
+        dead: true,
+        attempts: 3,
+        error: expect.stringContaining('the handler said no'),
+      },
+    });
+  });
+
+  it('takes what the database will get over for no attempt, however often it comes', () => {
+    const late = unit({ failures: 2, stalls: 1_000 });
+    expect(nextStep(failed('database'), late, policy)).toMatchObject({ step: 'retry', counts: false });
+  });
+
+  it('never gives up setting a record aside', () => {
+    const late = unit({ failures: 2, isParking: true });
+    expect(nextStep(failed('handler'), late, policy)).toMatchObject({ step: 'retry', counts: false });
+  });
+
+  it('splits a batch whose attempts are used up', () => {
+    expect(nextStep(failed('handler'), unit({ size: 5, failures: 2 }), policy)).toEqual({ step: 'split' });
+    expect(nextStep(failed('handler'), unit({ size: 5, failures: 1 }), policy)).toMatchObject({ step: 'retry' });
+  });
+
+  it('tries an unreadable payload once', () => {
+    expect(nextStep(failed('payload'), unit({ size: 2 }), policy)).toEqual({ step: 'split' });
+    expect(nextStep(failed('payload'), unit(), policy)).toMatchObject({
+      step: 'bury',
+      note: { reason: 'INVALID_PAYLOAD', dead: true, attempts: 1 },
+    });
+  });
+});

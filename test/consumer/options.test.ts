@@ -1,0 +1,100 @@
+import { describe, expect, it } from 'vitest';
+import type { Log } from '../../src/broker/log.ts';
+import { createConsumer } from '../../src/consumer/index.ts';
+import { settingsOf, type ConsumerOptions } from '../../src/consumer/options.ts';
+import { defineEvent } from '../../src/message/definition.ts';
+
+/** Of pools and logs, only what making a consumer looks at: nothing here is started. */
+const never = (): Promise<never> => Promise.reject(new Error('not started'));
+const log: Log = { partitionCount: never, ends: never, offsetsAt: never, fetch: never, close: never };
+const pool = (max?: number) => ({ connect: never, options: { max } });
+const options = (changes: Partial<ConsumerOptions> = {}): ConsumerOptions => ({
+  log,
+  group: 'billing',
+  database: pool(10),
+  ...changes,
+});
+
+const OrderPlaced = defineEvent<{ orderId: string }>('OrderPlaced', { topic: 'orders' });
+
+describe('settingsOf', () => {
+  it('fills in the defaults', () => {
+    expect(settingsOf(options())).toMatchObject({
+      schema: '"tailrace"',
+      startFrom: 'earliest',
+      onUnhandledType: 'ignore',
+      concurrency: 8,
+      attempts: 3,
+      leaseMs: 30_000,
+      heartbeatMs: 1_000,
+      cursorIntervalMs: 1_000,
+      handlerIdleMs: 30_000,
+    });
+  });
+
+  it('lets handlers use all but two of the clients of a small pool', () => {
+    expect(settingsOf(options({ database: pool(5) })).concurrency).toBe(3);
+    expect(settingsOf(options({ database: pool() })).concurrency).toBe(8);
+  });
+
+  it('beats three times a lease, at least', () => {
+    expect(settingsOf(options({ leaseMs: 600 })).heartbeatMs).toBe(200);
+  });
+
+  it.each<[string, Partial<ConsumerOptions>]>([
+    ['concurrency', { concurrency: 9 }],
+    ['concurrency', { concurrency: 0 }],
+    ['database', { database: pool(2) }],
+    ['database', { database: {} as never }],
+    ['group', { group: '' }],
+    ['memberId', { memberId: 'x'.repeat(201) }],
+    ['startFrom', { startFrom: new Date(Number.NaN) }],
+    ['startFrom', { startFrom: 'now' as never }],
+    ['onUnhandledType', { onUnhandledType: 'throw' as never }],
+    ['retries.attempts', { retries: { attempts: 0 } }],
+    ['leaseMs', { leaseMs: 1.5 }],
+    ['heartbeatMs', { leaseMs: 3_000, heartbeatMs: 1_001 }],
+    ['prefetch.bytes', { prefetch: { bytes: 0 } }],
+  ])('names the bad option: %s in %o', (name, changes) => {
+    expect(() => settingsOf(options(changes))).toThrow(
+      expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringContaining(name) }),
+    );
+  });
+});
+
+describe('createConsumer', () => {
+  it('refuses a second handler of a type, single or batch', () => {
+    const handler = () => undefined;
+    const duplicate = expect.objectContaining({ code: 'DUPLICATE_HANDLER' });
+    expect(() => createConsumer(options()).on(OrderPlaced, handler).on(OrderPlaced, handler)).toThrow(duplicate);
+    expect(() => createConsumer(options()).on(OrderPlaced, handler).onBatch(OrderPlaced, handler)).toThrow(duplicate);
+  });
+
+  it('tells types of two topics apart', () => {
+    const other = defineEvent('OrderPlaced', { topic: 'archive' });
+    const handler = () => undefined;
+    expect(() => createConsumer(options()).on(OrderPlaced, handler).on(other, handler)).not.toThrow();
+  });
+
+  it('refuses to start without handlers', async () => {
+    await expect(createConsumer(options()).start()).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  });
+
+  it('can be stopped before it starts, and then starts no more', async () => {
+    const consumer = createConsumer(options()).on(OrderPlaced, () => undefined);
+    await consumer.stop();
+    await consumer.stop();
+    expect(consumer.status().state).toBe('stopped');
+    await expect(consumer.start()).rejects.toMatchObject({ code: 'STOPPED' });
+  });
+
+  it('gives handlers the payload of their definition', () => {
+    createConsumer(options())
+      .on(OrderPlaced, (event) => event.payload.orderId satisfies string)
+      // @ts-expect-error an order has no total
+      .on(defineEvent<{ orderId: string }>('OrderPaid', { topic: 'orders' }), (event) => event.payload.total)
+      .onBatch(defineEvent<{ n: number }>('Counted', { topic: 'numbers' }), { maxRecords: 10 }, (events) =>
+        events.map(({ payload }) => payload.n satisfies number),
+      );
+  });
+});

@@ -1,0 +1,226 @@
+import { describe, expect, test } from 'vitest';
+import { silentLogger } from '../../src/base/logger.ts';
+import type { HomeLog } from '../../src/broker/log.ts';
+import { postgresLog } from '../../src/broker/postgres/index.ts';
+import { createRelay, pollingSource, walSource, type Relay, type RelayOptions } from '../../src/relay/index.ts';
+import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
+import { createCounters, randomFrom, whileWriting, writeAll } from '../source/writers.ts';
+
+const patient = { timeout: 30_000, interval: 20 };
+
+type Make = (options: { connectionString: string }) => RelayOptions['source'];
+
+/** A relay and its log, both closed at the end of the scope. */
+async function relayOf(
+  database: TestDatabase,
+  make: Make,
+  options: Partial<RelayOptions> & { log?: HomeLog } = {},
+): Promise<Relay & AsyncDisposable> {
+  const { connectionString } = database;
+  const log = options.log ?? postgresLog({ connectionString });
+  const relay = createRelay({ source: make({ connectionString }), log, ...options });
+  const dispose = async (): Promise<void> => {
+    await relay.stop();
+    await log.close();
+  };
+  return { start: () => relay.start(), stop: dispose, status: () => relay.status(), [Symbol.asyncDispose]: dispose };
+}
+
+interface InLog {
+  committed: number;
+  lost: number;
+  invented: number;
+  doubled: number;
+  reordered: number;
+  gaps: number;
+}
+
+/** Holds the log against the outbox, by SQL alone. */
+async function judgeLog(database: TestDatabase): Promise<InLog> {
+  const { rows } = await database.pool.query<InLog>(
+    `with record as (
+        select partition, e.base + x.n - 1 as record_offset, x.id
+        from tailrace.log_entry e, unnest(e.ids) with ordinality x (id, n)),
+      joined as (
+        select r.*, o.key, o.payload::text::int as number,
+          lag(o.payload::text::int) over (partition by o.topic, o.key order by r.partition, r.record_offset) as before
+        from record r left join tailrace.outbox o on o.position = r.id)
+      select (select count(*) from tailrace.outbox)::int as committed,
+        (select count(*) from tailrace.outbox o where not exists (select from record where id = o.position))::int as lost,
+        (select count(*) from joined where number is null)::int as invented,
+        (select count(*) - count(distinct id) from record)::int as doubled,
+        (select count(*) from joined where number <= before)::int as reordered,
+        (select count(*) from (select max(record_offset) + 1 - count(*) as missing from record group by partition) g
+          where missing <> 0)::int as gaps`,
+  );
+  const [row] = rows;
+  if (row === undefined) throw new Error('No row.');
+  return row;
+}
+
+const exact = { lost: 0, invented: 0, doubled: 0, reordered: 0, gaps: 0 };
+
+async function inLog(database: TestDatabase): Promise<number> {
+  const { rows } = await database.pool.query<{ n: number }>(
+    'select coalesce(sum(count), 0)::int as n from tailrace.log_entry',
+  );
+  return rows[0]?.n ?? 0;
+}
+
+const publishOne = (database: TestDatabase): Promise<unknown> =>
+  database.pool.query(`select tailrace.publish('orders', 'k', 'Counted', '1')`);
+
+async function killRelayBackends(database: TestDatabase): Promise<number> {
+  const { rowCount } = await database.pool.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity
+      where datname = $1 and pid <> pg_backend_pid() and application_name like 'tailrace%'`,
+    [database.name],
+  );
+  return rowCount ?? 0;
+}
+
+describe.each([
+  ['WAL', walSource],
+  ['polling', pollingSource],
+] as [string, Make][])('a relay from the %s source', (_name, make) => {
+  test('brings every committed message into the log once, in order per key, without gaps', async () => {
+    await using database = await createTestDatabase();
+    await createCounters(database.pool, 8);
+    await using relay = await relayOf(database, make);
+    await relay.start();
+    await writeAll(database.pool, { writers: 5, transactions: 60, keys: 8, seed: 21 });
+    await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
+    expect(await judgeLog(database)).toMatchObject(exact);
+  });
+
+  test('stays exact while its connections are killed', async () => {
+    await using database = await createTestDatabase();
+    await createCounters(database.pool, 8);
+    await using relay = await relayOf(database, make);
+    await relay.start();
+    let writing = true;
+    const writers = writeAll(database.pool, { writers: 4, transactions: 300, keys: 8, seed: 22 }).finally(() => {
+      writing = false;
+    });
+    let killed = 0;
+    const isWriting = (): boolean => writing;
+    while (isWriting()) {
+      const target = (await inLog(database)) + 60;
+      await expect.poll(async () => !isWriting() || (await inLog(database)) >= target, patient).toBe(true);
+      if (isWriting()) killed += await killRelayBackends(database);
+    }
+    await writers;
+    await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
+    expect(killed).toBeGreaterThan(3);
+    expect(await judgeLog(database)).toMatchObject(exact);
+  });
+
+  test('appends a transaction of 50,000 messages', async () => {
+    await using database = await createTestDatabase();
+    await using relay = await relayOf(database, make);
+    await relay.start();
+    await database.pool.query(
+      `insert into tailrace.outbox (message_id, topic, key, type, payload)
+        select gen_random_uuid(), 'orders', 'key-' || n % 50, 'Counted', to_json(n) from generate_series(1, 50000) n`,
+    );
+    await expect.poll(() => inLog(database), patient).toBe(50_000);
+    expect(await judgeLog(database)).toMatchObject(exact);
+  });
+
+  test('stops before it started, and twice; starts once', async () => {
+    await using database = await createTestDatabase();
+    const log = postgresLog({ connectionString: database.connectionString });
+    const source = make({ connectionString: database.connectionString });
+    const never = createRelay({ source, log });
+    await never.stop();
+    await expect(never.start()).rejects.toMatchObject({ code: 'STOPPED' });
+    const relay = createRelay({ source, log });
+    await relay.start();
+    await expect(relay.start()).rejects.toMatchObject({ code: 'STOPPED' });
+    await Promise.all([relay.stop(), relay.stop()]);
+    await relay.stop();
+    expect(relay.status().state).toBe('stopped');
+    await log.close();
+  });
+
+  test('stands by when another takes its lease while it has nothing to do, and leads again afterwards', async () => {
+    await using database = await createTestDatabase();
+    await using relay = await relayOf(database, make, { leaseMs: 1_000 });
+    await relay.start();
+    await publishOne(database);
+    await expect.poll(() => relay.status().appended, patient).toBe(1);
+    await database.pool.query(
+      `update tailrace.relay_lease
+        set epoch = epoch + 1, holder = 'thief', backend_pid = pg_backend_pid(), expires_at = clock_timestamp() + interval '2 s'`,
+    );
+    await expect.poll(() => relay.status().state, patient).toBe('standby');
+    await expect.poll(() => relay.status().state, patient).toBe('leading');
+    await publishOne(database);
+    await expect.poll(() => relay.status().appended, patient).toBe(2);
+  });
+
+  test('halts, and says why, when a topic is unknown and may not be created', async () => {
+    await using database = await createTestDatabase();
+    const log = postgresLog({ connectionString: database.connectionString, createTopics: false });
+    const halted = Promise.withResolvers<unknown>();
+    await using relay = await relayOf(database, make, { log, onHalt: halted.resolve });
+    await relay.start();
+    await publishOne(database);
+    expect(await halted.promise).toMatchObject({ code: 'UNKNOWN_TOPIC' });
+    expect(relay.status()).toMatchObject({ state: 'halted', error: { code: 'UNKNOWN_TOPIC' } });
+    expect(await inLog(database)).toBe(0);
+  });
+});
+
+describe('several relays of one log', () => {
+  test('one leads; the other stands by, and takes over when the first stops', async () => {
+    await using database = await createTestDatabase();
+    await using first = await relayOf(database, walSource);
+    await using second = await relayOf(database, walSource);
+    await first.start();
+    await second.start();
+    expect([first.status().state, second.status().state]).toEqual(['leading', 'standby']);
+    await first.stop();
+    await expect.poll(() => second.status().state, patient).toBe('leading');
+    await publishOne(database);
+    await expect.poll(() => second.status().appended, patient).toBe(1);
+  });
+
+  test('taking turns at random, in either mode, they leave an exact log', async () => {
+    await using database = await createTestDatabase();
+    const random = randomFrom(31);
+    await createCounters(database.pool, 8);
+    const modes: string[] = [];
+    const turns = (mode: string): number => modes.filter((had) => had === mode).length;
+    await whileWriting(database.pool, { writers: 4, transactions: 50, keys: 8, seed: 23 }, async () => {
+      while (turns('wal') < 4 || turns('polling') < 4) {
+        const wal = random() < 0.5;
+        await using relay = await relayOf(database, wal ? walSource : pollingSource);
+        await relay.start();
+        const target = relay.status().appended + 40;
+        await expect
+          .poll(() => relay.status().appended >= target && (!wal || relay.status().source?.mode === 'wal'), patient)
+          .toBe(true);
+        modes.push(wal ? 'wal' : 'polling');
+      }
+    });
+    await using last = await relayOf(database, walSource);
+    await last.start();
+    await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
+    expect(await judgeLog(database), modes.join(' ')).toMatchObject(exact);
+  });
+});
+
+test('a relay that cannot reach its server says so, goes on trying, and can be stopped', async () => {
+  const connectionString = 'postgres://nobody@127.0.0.1:1/nowhere';
+  const warnings: object[] = [];
+  const logger = { ...silentLogger, warn: (fields: object) => void warnings.push(fields) };
+  const log = postgresLog({ connectionString, logger });
+  const relay = createRelay({ source: walSource({ connectionString }), log, logger });
+  const starting = relay.start();
+  await expect.poll(() => warnings.length, patient).toBeGreaterThan(1);
+  expect(JSON.stringify(warnings)).toContain('ECONNREFUSED');
+  await relay.stop();
+  await starting;
+  await log.close();
+});

