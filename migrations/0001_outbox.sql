@@ -50,6 +50,14 @@ declare
   partition_name text;
   created int := 0;
 begin
+  if partitions_ahead is null or partitions_ahead not between 1 and 100 then
+    raise exception 'ensure_outbox_partitions: partitions_ahead is %, expected 1 to 100',
+      coalesce(partitions_ahead::text, 'null') using errcode = '22023';
+  end if;
+  if rows_per_partition is null or rows_per_partition not between 10000 and 1000000000 then
+    raise exception 'ensure_outbox_partitions: rows_per_partition is %, expected 10000 to 1000000000',
+      coalesce(rows_per_partition::text, 'null') using errcode = '22023';
+  end if;
   perform pg_advisory_xact_lock(hashtext('tailrace.ensure_outbox_partitions'));
   last_position := coalesce(pg_sequence_last_value(pg_get_serial_sequence('tailrace.outbox', 'position')::regclass), 0);
   select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \(''(\d+)''\)')::bigint), 1)
@@ -144,5 +152,9 @@ end $$;
 -- What the relay needs to assign partitions, never the payload. Changes appear under the root's name.
 create publication tailrace for table tailrace.outbox (position, topic, key, tx)
   with (publish = 'insert', publish_via_partition_root = true);
+
+-- These run with the rights of their owner, so whoever is to call them is granted that by name. The others run with the
+-- caller's: publish needs the right to insert into the outbox, and is open to everybody who has it.
+revoke execute on function tailrace.ensure_outbox_partitions(int, bigint), tailrace.summarize_outbox() from public;
 
 insert into tailrace.migration (version, name) values (1, 'outbox');

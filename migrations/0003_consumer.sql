@@ -49,6 +49,10 @@ declare
   low text;
   high text;
 begin
+  if weeks_ahead is null or weeks_ahead not between 0 and 52 then
+    raise exception 'ensure_processed_partitions: weeks_ahead is %, expected 0 to 52',
+      coalesce(weeks_ahead::text, 'null') using errcode = '22023';
+  end if;
   perform pg_advisory_xact_lock(hashtext('tailrace.ensure_processed_partitions'));
   for n in first .. first + weeks_ahead loop
     child := 'processed_message_w' || n;
@@ -68,6 +72,9 @@ begin
 end $$;
 
 select tailrace.ensure_processed_partitions();
+
+-- It runs with the rights of its owner: see the end of 0001.
+revoke execute on function tailrace.ensure_processed_partitions(int) from public;
 
 -- Records set aside: `dead` once their attempts are used up, else waiting for an operator or a handler.
 create table tailrace.parked_message (

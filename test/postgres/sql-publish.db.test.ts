@@ -259,6 +259,50 @@ describe('ensure_processed_partitions', () => {
   });
 });
 
+describe('functions that run with the rights of their owner', () => {
+  it.each([
+    ['ensure_outbox_partitions(0)', /partitions_ahead is 0, expected 1 to 100/],
+    ['ensure_outbox_partitions(101)', /partitions_ahead is 101/],
+    ['ensure_outbox_partitions(null)', /partitions_ahead is null/],
+    ['ensure_outbox_partitions(8, 1)', /rows_per_partition is 1, expected 10000 to 1000000000/],
+    ['ensure_outbox_partitions(8, null)', /rows_per_partition is null/],
+    ['ensure_processed_partitions(1000000)', /weeks_ahead is 1000000, expected 0 to 52/],
+    ['ensure_processed_partitions(null)', /weeks_ahead is null/],
+  ])('refuse what would fill the server with tables: %s', async (call, message) => {
+    await using database = await createTestDatabase();
+    await expect(database.pool.query(`select tailrace.${call}`)).rejects.toMatchObject({ code: '22023', message });
+  });
+
+  it('are for nobody but their owner, until somebody is granted them', async () => {
+    await using database = await createTestDatabase();
+    const { rows } = await database.pool.query<{ name: string; open: boolean }>(
+      `select proname as name, has_function_privilege('public', oid, 'execute') as open from pg_proc
+        where pronamespace = 'tailrace'::regnamespace and prosecdef order by 1`,
+    );
+    expect(rows).toEqual([
+      { name: 'ensure_outbox_partitions', open: false },
+      { name: 'ensure_processed_partitions', open: false },
+      { name: 'summarize_outbox', open: false },
+    ]);
+  });
+
+  it('are not needed to publish: who may insert may call publish', async () => {
+    await using database = await createTestDatabase();
+    const role = `${database.name}_publisher`;
+    const client = await database.pool.connect();
+    try {
+      await client.query(`begin; create role ${role}; grant usage on schema tailrace to ${role};
+        grant insert (message_id, topic, key, type, kind, headers, payload) on tailrace.outbox to ${role};
+        set local role ${role}`);
+      await client.query(`select tailrace.publish('orders', null, 'OrderPlaced', '{}')`);
+      await expect(client.query('select tailrace.ensure_outbox_partitions()')).rejects.toMatchObject({ code: '42501' });
+    } finally {
+      await client.query('rollback');
+      client.release();
+    }
+  });
+});
+
 type Row = Record<string, unknown>;
 
 async function outbox(pool: pg.Pool): Promise<Row[]> {
