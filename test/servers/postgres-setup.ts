@@ -47,10 +47,13 @@ export default async function setUp(project: TestProject): Promise<() => Promise
   };
 }
 
+const VERSIONS: readonly PostgresVersion[] = ['18', '17', '15'];
+
 function versionOf(projectName: string): PostgresVersion {
-  if (projectName === 'postgres-18') return '18';
-  if (projectName === 'postgres-15') return '15';
-  throw new Error(`No Postgres version in the project name ${projectName}: expected postgres-18 or postgres-15.`);
+  const version = VERSIONS.find((each) => projectName === `postgres-${each}`);
+  if (version !== undefined) return version;
+  const expected = VERSIONS.map((each) => `postgres-${each}`).join(', ');
+  throw new Error(`No Postgres version in the project name ${projectName}: expected one of ${expected}.`);
 }
 
 async function provideServer(version: PostgresVersion): Promise<{ url: string; local?: LocalServer }> {

@@ -20,7 +20,7 @@ export interface TestDatabaseOptions {
 
 /**
  * Copies the run's template. Dispose drops the copy with its replication slots, and cuts off whoever is still connected.
- * For tests of the projects postgres-18 and postgres-15.
+ * For tests of the projects postgres-18, postgres-17 and postgres-15.
  */
 export async function createTestDatabase({ migrated = true }: TestDatabaseOptions = {}): Promise<TestDatabase> {
   const testServer = inject('testServer');
