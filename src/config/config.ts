@@ -2,10 +2,10 @@ import type { z } from 'zod';
 import { TailraceError } from '../base/errors.ts';
 import { redactor } from '../base/secret.ts';
 import { parseFile, type ConfigFile, type ParsedFile } from './config-file.ts';
-import { addEnvironment, addFlags, fileLayer, get, type Environment, type Layers } from './layers.ts';
+import { addEnvironment, addFlags, fileLayer, get, pipelineNames, type Environment, type Layers } from './layers.ts';
 import { nearest } from './nearest.ts';
-import { configSchema, type Config } from './schema.ts';
-import { expectedOf, nodeAt, schemaRoot, settingsOf, type SettingNode } from './settings.ts';
+import { configSchema, pipelineSchema, type Config, type PipelineConfig } from './schema.ts';
+import { expectedOf, nodeAt, ONLY_PIPELINE, schemaRoot, settingsOf, type SettingNode } from './settings.ts';
 
 /** Where a configuration comes from. What stands later wins. */
 export interface ConfigSources {
@@ -22,19 +22,86 @@ export interface ConfigSources {
  * @throws TailraceError `INVALID_CONFIG`: something is unknown, missing or wrong. The message names each such thing, where
  * it stands, what was found and what was expected, and shows no secret.
  */
-export function loadConfig({ file, env = {}, flags = {} }: ConfigSources): Config {
-  const root = schemaRoot();
-  const settings = settingsOf(root);
-  const parsed = file === undefined ? undefined : parseFile(file);
-  const layers = fileLayer(parsed, env);
-  addEnvironment(layers, settings, env);
-  addFlags(layers, settings, flags);
+export function loadConfig(sources: ConfigSources): Config {
+  const context = contextOf(sources);
+  const { layers, root } = context;
+  addFlags(layers, settingsOf(root), sources.flags ?? {});
   const result = configSchema.safeParse(layers.tree);
   const issues = result.success ? [] : result.error.issues;
-  const context = { root, layers, parsed };
-  const problems = [...layers.problems, ...issues.flatMap((issue) => sentencesOf(issue, context)), ...lacks(layers)];
+  const problems = [
+    ...layers.unresolved.values(),
+    ...layers.problems,
+    ...issues.flatMap((issue) => sentencesOf(issue, context)),
+    ...lacks(layers),
+  ];
   if (result.success && problems.length === 0) return result.data;
-  throw new TailraceError('INVALID_CONFIG', redactor([])([...new Set(problems)].join(' ')), {
+  throw invalid(problems);
+}
+
+/** Where the settings of one pipeline come from, and which it is. */
+export interface PipelineSources extends ConfigSources {
+  /** Its name; may be left out where there is but one. */
+  readonly pipeline?: string;
+  /** Whether a pipeline without a database will do. @defaultValue false */
+  readonly isDatabaseOptional?: boolean;
+}
+
+/** The settings of a pipeline, perhaps without a database. */
+export type ChosenPipeline = Omit<PipelineConfig, 'databaseUrl'> & Partial<Pick<PipelineConfig, 'databaseUrl'>>;
+
+/**
+ * The settings of one pipeline, from the same sources and with the same checks as {@link loadConfig}; but variables that the
+ * file refers to elsewhere need not be set, so that whoever works on one pipeline needs no secrets of another.
+ *
+ * @throws TailraceError `INVALID_CONFIG`: as there; or there are several pipelines and none is named, or none of that name.
+ */
+export function loadPipeline({ pipeline, isDatabaseOptional = false, ...sources }: PipelineSources): ChosenPipeline {
+  const context = contextOf(sources);
+  const { layers, root } = context;
+  const name = chosenName(pipelineNames(layers), pipeline);
+  addFlags(layers, settingsOf(root), sources.flags ?? {}, name);
+  if (isDatabaseOptional && pipelineNames(layers).length === 0) layers.tree['pipelines'] = { [name]: {} };
+  const place = `pipelines.${name}`;
+  const isElsewhere = (path: string): boolean => layers.unresolved.has(path) && !path.startsWith(`${place}.`);
+  const isLeftOut = (path: string): boolean =>
+    isDatabaseOptional && path === `${place}.databaseUrl` && get(layers.tree, path.split('.')) === undefined;
+  const result = configSchema.safeParse(layers.tree);
+  const issues = (result.success ? [] : result.error.issues).filter(({ path }) => {
+    const joined = path.map(String).join('.');
+    return !isElsewhere(joined) && !isLeftOut(joined);
+  });
+  const problems = [
+    ...[...layers.unresolved].flatMap(([path, problem]) => (isElsewhere(path) ? [] : [problem])),
+    ...layers.problems,
+    ...issues.flatMap((issue) => sentencesOf(issue, context)),
+    ...lacks(layers),
+  ];
+  if (problems.length > 0) throw invalid(problems);
+  return pipelineSchema.partial({ databaseUrl: true }).parse(get(layers.tree, ['pipelines', name]));
+}
+
+function chosenName(names: readonly string[], wanted: string | undefined): string {
+  if (wanted === undefined && names.length <= 1) return names[0] ?? ONLY_PIPELINE;
+  const list = names.join(', ');
+  if (wanted === undefined) throw invalid([`The config has several pipelines: ${list}. Say which: --pipeline <name>.`]);
+  if (names.includes(wanted)) return wanted;
+  const found = names.length === 0 ? 'No pipeline is configured' : `The configured ones are: ${list}`;
+  throw invalid([
+    `There is no pipeline ${JSON.stringify(wanted)}. ${found}. Pipelines are named in the file of --config or $TAILRACE_CONFIG.`,
+  ]);
+}
+
+function contextOf({ file, env = {} }: ConfigSources): Context {
+  const root = schemaRoot();
+  const parsed = file === undefined ? undefined : parseFile(file);
+  const layers = fileLayer(parsed, env);
+  addEnvironment(layers, settingsOf(root), env);
+  return { root, layers, parsed };
+}
+
+function invalid(problems: readonly string[]): TailraceError {
+  const different = [...new Set(problems)];
+  return new TailraceError('INVALID_CONFIG', redactor([])(different.join(' ')), {
     details: { problems: problems.length },
   });
 }

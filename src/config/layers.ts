@@ -14,6 +14,8 @@ export interface Layers {
   /** By the path, joined by dots. What is not here stands in the file. */
   readonly given: Map<string, Given>;
   readonly problems: string[];
+  /** What is wrong with values of the file that refer to variables which are not set: by the path, joined by dots. */
+  readonly unresolved: Map<string, string>;
 }
 
 export type Tree = Record<string, unknown>;
@@ -26,7 +28,7 @@ const MISTAKE_DISTANCE = 2;
 
 /** Replaces `${NAME}` in all texts of a file by the environment's values; `$${` stands for `${`. */
 export function fileLayer(file: ParsedFile | undefined, env: Environment): Layers {
-  const layers: Layers = { tree: {}, given: new Map(), problems: [] };
+  const layers: Layers = { tree: {}, given: new Map(), problems: [], unresolved: new Map() };
   if (file === undefined || file.value === null) return layers;
   const value = resolved(file.value, [], { file, env, layers });
   if (isTree(value)) return { ...layers, tree: value };
@@ -54,7 +56,8 @@ function resolvedText(text: string, path: readonly string[], { file, env, layers
     if (escaped !== undefined) return escaped;
     const value = env[String(name)];
     if (value !== undefined && value !== '') return value;
-    layers.problems.push(`${where}: ${path.join('.')} refers to the variable ${String(name)}, which is not set.`);
+    const setting = path.join('.');
+    layers.unresolved.set(setting, `${where}: ${setting} refers to the variable ${String(name)}, which is not set.`);
     return '';
   });
 }
@@ -100,7 +103,7 @@ function addForAll(
 }
 
 /** The names of the pipelines that are spoken of so far. */
-function pipelineNames({ tree }: Layers): string[] {
+export function pipelineNames({ tree }: Layers): string[] {
   const pipelines = get(tree, ['pipelines']);
   return isTree(pipelines) ? Object.keys(pipelines) : [];
 }
@@ -132,23 +135,28 @@ function mistakes(names: readonly string[], used: ReadonlySet<string>, settings:
     });
 }
 
-/** Puts the command line's values over all others. `flags` are named as {@link settingId} does. */
+/**
+ * Puts the command line's values over all others. `flags` are named as {@link settingId} does; those of a pipeline are for
+ * `chosen`, or for the only one there is.
+ */
 export function addFlags(
   layers: Layers,
   settings: readonly Setting[],
   flags: Readonly<Record<string, string | undefined>>,
+  chosen?: string,
 ): void {
-  const others = pipelineNames(layers).filter((name) => name !== ONLY_PIPELINE);
+  const names = pipelineNames(layers);
+  const pipeline = chosen ?? (names.length > 1 ? undefined : (names[0] ?? ONLY_PIPELINE));
   for (const setting of settings) {
     const text = flags[settingId(setting)];
     if (text === undefined) continue;
     const where = flagOf(setting) ?? settingId(setting);
-    if (isOfPipeline(setting) && others.length > 0) {
+    if (isOfPipeline(setting) && pipeline === undefined) {
       layers.problems.push(
-        `${where} is for a single pipeline, and the config names ${others.join(', ')}. Set ${settingId(setting)} there.`,
+        `${where} is for a single pipeline, and the config names ${names.join(', ')}. Set ${settingId(setting)} there.`,
       );
     } else {
-      const path = pathIn(ONLY_PIPELINE, setting);
+      const path = pathIn(pipeline ?? ONLY_PIPELINE, setting);
       set(layers, path, fromText(text, setting), { where, shown: JSON.stringify(text) });
     }
   }

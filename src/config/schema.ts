@@ -24,7 +24,7 @@ const name = z
 const databaseUrl = z
   .string()
   .regex(/^postgres(ql)?:\/\/\S+$/i)
-  .refine((url) => URL.canParse(url))
+  .refine((url) => URL.canParse(url.replace('@/', '@host/'))) // the host may be left out before a socket's folder
   .transform((url) => new Secret(url))
   .meta(
     about({
@@ -38,7 +38,8 @@ const databaseUrl = z
 
 const text = (meta: About & { readonly expected: string }) => z.string().min(1).meta(meta);
 
-const pipelineSchema = z.strictObject({
+/** The settings of one pipeline. */
+export const pipelineSchema = z.strictObject({
   databaseUrl,
   schema: z
     .string()
@@ -160,7 +161,7 @@ const logSchema = z.strictObject({
     .meta(about({ description: 'Lines for people, or lines of JSON. Either goes to standard error.' })),
 });
 
-/** The configuration of `tailrace relay`: the one place that says names, types, defaults and descriptions. */
+/** The configuration of the command line: the one place that says names, types, defaults and descriptions. */
 export const configSchema = z.strictObject({
   pipelines: z.record(name, pipelineSchema),
   http: httpSchema.prefault({}),

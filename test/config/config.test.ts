@@ -2,7 +2,7 @@ import { inspect } from 'node:util';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { isTailraceError } from '../../src/base/errors.ts';
-import { loadConfig, type ConfigSources } from '../../src/config/config.ts';
+import { loadConfig, loadPipeline, type ConfigSources, type PipelineSources } from '../../src/config/config.ts';
 import { readConfigFile } from '../../src/config/config-file.ts';
 import { secretsOf } from '../../src/config/schema.ts';
 
@@ -90,6 +90,69 @@ describe('a configuration', () => {
   });
 });
 
+describe('one pipeline of several', () => {
+  const two = `pipelines:
+  shop:
+    databaseUrl: \${SHOP_URL}
+    leaseMs: 2000
+  stock:
+    databaseUrl: \${STOCK_URL}
+    schema: stock
+http:
+  token: \${ADMIN_TOKEN}
+`;
+  const load = (more: Partial<PipelineSources> = {}, text = two) =>
+    loadPipeline({ file: { path: 'relay.yaml', text }, env: { STOCK_URL: URL_A }, ...more });
+
+  it('is taken by its name, and needs no variable of the others', () => {
+    const chosen = load({ pipeline: 'stock' });
+    expect(chosen).toMatchObject({ schema: 'stock', leaseMs: 10_000 });
+    expect(chosen.databaseUrl?.reveal()).toBe(URL_A);
+    expect(problemOf(() => load({ pipeline: 'shop' }))).toMatch(
+      /^relay\.yaml:3: pipelines\.shop\.databaseUrl refers to the variable SHOP_URL, which is not set\./,
+    );
+  });
+
+  it('has to be named', () => {
+    expect(problemOf(() => load())).toMatch(/several pipelines: shop, stock\. Say which: --pipeline <name>/);
+    expect(problemOf(() => load({ pipeline: 'shpo' }))).toMatch(
+      /no pipeline "shpo"\. The configured ones are: shop, stock\./,
+    );
+  });
+
+  it('need not be named where it is the only one', () => {
+    expect(load({}, pipeline('    schema: a\n')).schema).toBe('a');
+    expect(problemOf(() => loadPipeline({ pipeline: 'shop' }))).toMatch(/No pipeline is configured/);
+  });
+
+  it('takes flags over the environment, that over the file, and that over what is built in', () => {
+    const env = { STOCK_URL: URL_A, TAILRACE_PIPELINES_STOCK_SCHEMA: 'from_env' };
+    const pipelineNamed = { pipeline: 'stock' };
+    expect(load(pipelineNamed).schema).toBe('stock');
+    expect(load({ ...pipelineNamed, env }).schema).toBe('from_env');
+    expect(load({ ...pipelineNamed, env, flags: { schema: 'from_flag' } }).schema).toBe('from_flag');
+    expect(load({ ...pipelineNamed, env }).log.partitions).toBe(8);
+  });
+
+  it('is checked with all that stands beside it', () => {
+    expect(problemOf(() => load({ pipeline: 'stock' }, `${two}  prot: 1\n`))).toMatch(
+      /relay\.yaml:10: http\.prot is not known\. Did you mean port\?/,
+    );
+    expect(problemOf(() => load({ pipeline: 'stock' }, `${two}log:\n  level: loud\n`))).toMatch(/log\.level is "loud"/);
+  });
+
+  it('may lack a database only where that is said', () => {
+    expect(loadPipeline({ isDatabaseOptional: true, env: { TAILRACE_SCHEMA: 'a' } })).toMatchObject({ schema: 'a' });
+    expect(loadPipeline({ isDatabaseOptional: true })).toMatchObject({ schema: 'tailrace' });
+    expect(problemOf(() => loadPipeline({ env: { TAILRACE_SCHEMA: 'a' } }))).toMatch(/databaseUrl is missing/);
+    expect(problemOf(() => loadPipeline({}))).toMatch(/No pipeline is configured/);
+  });
+});
+
+it('flags are for the only pipeline that a file names', () => {
+  expect(fromFile(pipeline(), { flags: { leaseMs: '3000' } }).pipelines).toMatchObject({ shop: { leaseMs: 3_000 } });
+});
+
 describe('what is wrong is said with place, found and expected:', () => {
   it.each([
     [
@@ -165,9 +228,12 @@ describe('what is wrong is said with place, found and expected:', () => {
   });
 
   it('on the command line', () => {
-    const given = (flags: Record<string, string>) => problemOf(() => fromFile(pipeline(), { flags }));
+    const two = `${pipeline()}  stock:\n    databaseUrl: ${URL_A}\n`;
+    const given = (flags: Record<string, string>) => problemOf(() => fromFile(two, { flags }));
     expect(given({ 'http.port': 'many' })).toMatch(/^--http-port is "many"; expected a whole number/);
-    expect(given({ leaseMs: '2000' })).toMatch(/--lease-ms is for a single pipeline, and the config names shop/);
+    expect(given({ leaseMs: '2000' })).toMatch(
+      /--lease-ms is for a single pipeline, and the config names shop, stock\./,
+    );
   });
 });
 
