@@ -138,7 +138,7 @@ const anything = fc.anything({
 function arrived(written: unknown, read: unknown): boolean {
   if (written instanceof Date) return !Number.isNaN(written.getTime()) && read === written.toISOString();
   if (written instanceof Number || written instanceof String || written instanceof Boolean) {
-    return Object.is(written.valueOf(), read);
+    return arrived(written.valueOf(), read);
   }
   if (Array.isArray(written)) {
     return Array.isArray(read) && read.length === written.length && read.every((item, n) => arrived(written[n], item));
