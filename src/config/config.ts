@@ -47,7 +47,9 @@ export interface PipelineSources extends ConfigSources {
 }
 
 /** The settings of a pipeline, perhaps without a database. */
-export type ChosenPipeline = Omit<PipelineConfig, 'databaseUrl'> & Partial<Pick<PipelineConfig, 'databaseUrl'>>;
+export type ChosenPipeline = Omit<PipelineConfig, 'databaseUrl'> & {
+  readonly databaseUrl?: PipelineConfig['databaseUrl'] | undefined;
+};
 
 /**
  * The settings of one pipeline, from the same sources and with the same checks as {@link loadConfig}; but variables that the
