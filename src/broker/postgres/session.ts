@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { TailraceError } from '../../base/errors.ts';
 import { isConnectionLost } from '../../postgres/sqlstate.ts';
+import { withTlsExplained } from '../../postgres/tls.ts';
 
 /** What a {@link Session} connects to, and how. */
 export interface SessionOptions {
@@ -84,7 +85,7 @@ export class Session {
       return client;
     } catch (error) {
       destroy(client);
-      throw error;
+      throw withTlsExplained(error);
     }
   }
 
