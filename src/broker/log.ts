@@ -1,3 +1,4 @@
+import type { Headers } from '../message/message.ts';
 import type { LogRecord } from './record.ts';
 
 /** Where to read next in a partition. */
@@ -95,8 +96,18 @@ export interface WriterOptions {
   readonly onWaiting?: () => void;
 }
 
+/** What the outbox says of a message beside its payload. */
+export interface OutboxHeaders {
+  /** Its position in the outbox. */
+  readonly id: number;
+  readonly messageId: string;
+  readonly headers: Headers;
+}
+
 /** The log in the outbox's own database: the one target of the relay. */
 export interface HomeLog extends Log {
+  /** The headers of messages by their outbox positions, in any order. What cannot be seen yet is left out. */
+  headersOf(ids: readonly number[]): Promise<OutboxHeaders[]>;
   /** Waits until no other relay holds the right to append, then takes it. Throws `STOPPED` if the signal fires first. */
   acquireWriter(options: WriterOptions): Promise<LogWriter>;
 }

@@ -1,6 +1,7 @@
 import type pg from 'pg';
-import { isTailraceError } from '../base/errors.ts';
+import { TailraceError, isTailraceError } from '../base/errors.ts';
 import type { Message } from '../message/message.ts';
+import type { Consumption, ConsumptionEnd, Tracing } from '../telemetry/tracing.ts';
 import { messageOfRecord, type Delivery, type Task } from './delivery.ts';
 import type { HandlerTransactions, TransactionWork } from './handler-transaction.ts';
 import type { Unit } from './lanes.ts';
@@ -20,16 +21,38 @@ export type AttemptResult =
 export class Attempts {
   readonly #settings: Pick<ConsumerSettings, 'schema' | 'group'>;
   readonly #transactions: HandlerTransactions;
+  readonly #tracing: Tracing | undefined;
 
-  constructor(settings: Pick<ConsumerSettings, 'schema' | 'group'>, transactions: HandlerTransactions) {
+  constructor(
+    settings: Pick<ConsumerSettings, 'schema' | 'group'>,
+    transactions: HandlerTransactions,
+    tracing: Tracing | undefined,
+  ) {
     this.#settings = settings;
     this.#transactions = transactions;
+    this.#tracing = tracing;
   }
 
   /** Never throws. */
   async make(unit: Unit<Delivery>): Promise<AttemptResult> {
     const [first] = unit.items;
     if (first === undefined) return { result: 'done', fresh: 0 };
+    if (this.#tracing === undefined) return this.#do(unit, first);
+    return this.#tracing.consume(this.#consumption(unit, first), () => this.#do(unit, first), endOf);
+  }
+
+  #consumption(unit: Unit<Delivery>, { partition: { topic, partition }, task }: Delivery): Consumption {
+    return {
+      operation: task.todo === 'park' ? 'park' : 'process',
+      group: this.#settings.group,
+      topic,
+      partition,
+      attempt: unit.failures + 1,
+      records: unit.items.map(({ record }) => record),
+    };
+  }
+
+  async #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
     switch (first.task.todo) {
       case 'park':
         return this.#park(first, first.task.note);
@@ -81,6 +104,22 @@ export class Attempts {
         return { result: 'failed', by: ended.by, error: ended.error };
     }
   }
+}
+
+/** What a span is told of it. */
+function endOf(result: AttemptResult): ConsumptionEnd {
+  switch (result.result) {
+    case 'done':
+      return { ended: result.fresh === 0 ? 'duplicate' : 'done' };
+    case 'lost':
+      return { ended: 'failed', error: assignmentLost() };
+    case 'failed':
+      return { ended: 'failed', error: result.error };
+  }
+}
+
+function assignmentLost(): TailraceError {
+  return new TailraceError('ASSIGNMENT_LOST', 'Another member owns the partition: what was done is undone.');
 }
 
 /** Messages are decoded anew for each attempt: what a handler does to a payload stays in its attempt. */

@@ -2,6 +2,8 @@ import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { Signal } from '../base/signal.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
+import { loadTracing } from '../telemetry/load-tracing.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
 import { Attempts } from './attempt.ts';
 import { Dispatcher, type ConsumerCounters } from './dispatcher.ts';
@@ -77,6 +79,7 @@ const DAY_MS = 24 * 3600 * 1000;
 
 class GroupConsumer implements Consumer {
   readonly #settings: ConsumerSettings;
+  readonly #tracing: Tracing | undefined = loadTracing();
   readonly #registry = new HandlerRegistry();
   readonly #partitions = new Set<AssignedPartition>();
   readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
@@ -228,7 +231,7 @@ class GroupConsumer implements Consumer {
       topicsChanged: () => this.#parts?.fetcher.reassigned(),
     });
     const transactions = new HandlerTransactions(settings, (partition) => partition.mayCommit && membership.isTrusted);
-    const dispatcher = new Dispatcher(settings, this.#registry, new Attempts(settings, transactions), {
+    const dispatcher = new Dispatcher(settings, this.#registry, new Attempts(settings, transactions, this.#tracing), {
       progressed: (partition) => this.#progressed(partition),
       lost: (partition) => this.#lose(partition),
     });

@@ -1,6 +1,7 @@
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { LogRecord } from '../broker/record.ts';
+import { traceFields } from '../message/trace-context.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { AttemptResult, Attempts } from './attempt.ts';
 import { sizeOf, deliveryLanes, type Delivery, type Task } from './delivery.ts';
@@ -173,8 +174,9 @@ export class Dispatcher {
     const [first] = unit.items;
     if (first === undefined) return;
     const { group, memberId } = this.#settings;
-    const { topic, partition, offset, messageId, type } = first.record;
-    const place = { topic, partition, offset: offset.toString(), messageId, type, records: unit.items.length };
+    const { topic, partition, offset, messageId, type, headers } = first.record;
+    const message = { messageId, ...traceFields(headers), type };
+    const place = { topic, partition, offset: offset.toString(), ...message, records: unit.items.length };
     const fields = { group, memberId, ...place, error: messageOf(error), attempt: unit.failures + 1, next: next.step };
     if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
     else this.#logger.warn(fields, 'A record was not handled');

@@ -3,7 +3,7 @@ import { TailraceError } from '../base/errors.ts';
 import { assertId, assertKey, assertKind, assertOccurredAt, assertTopic, assertType, describe } from './fields.ts';
 import { encodeHeaders } from './headers.ts';
 import { type JsonFault, faultIn, formatPath, stringify } from './json.ts';
-import type { Message, MessageKind } from './message.ts';
+import type { Headers, Message, MessageKind } from './message.ts';
 
 /** The largest message that is accepted unless an option says otherwise, in bytes. */
 export const DEFAULT_MAX_MESSAGE_BYTES = 1_000_000;
@@ -27,15 +27,19 @@ export interface EncodedMessage {
 
 /**
  * Checks a message and turns it into what is stored, so that nothing that Postgres or a reader would refuse gets as far as
- * SQL. Takes messages that were put together by hand too.
+ * SQL. Takes messages that were put together by hand too. `trace` are headers for a message that names no trace itself.
  *
  * @throws TailraceError `INVALID_MESSAGE`, `INVALID_TYPE`, `INVALID_TOPIC`, `INVALID_KEY`, `INVALID_HEADER`,
  * `INVALID_PAYLOAD` (with the path), `MESSAGE_TOO_LARGE`.
  */
-export function encodeMessage(message: Message, maxMessageBytes: number = DEFAULT_MAX_MESSAGE_BYTES): EncodedMessage {
+export function encodeMessage(
+  message: Message,
+  maxMessageBytes: number = DEFAULT_MAX_MESSAGE_BYTES,
+  trace?: Headers,
+): EncodedMessage {
   assertMessage(message);
   const { id, kind, type, topic, key, occurredAt } = message;
-  const headers = encodeHeaders(message.headers, type);
+  const headers = encodeHeaders(message.headers, type, trace);
   const content = contentOf(message);
   const bytes = utf8Bytes(topic, key ?? '', type, headers) + contentBytes(content);
   assertFits(type, bytes, maxMessageBytes);

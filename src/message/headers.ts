@@ -2,6 +2,7 @@ import { TailraceError } from '../base/errors.ts';
 import { describe } from './fields.ts';
 import { forbiddenCharacter } from './json.ts';
 import type { Headers } from './message.ts';
+import { TRACE_PARENT_HEADER } from './trace-context.ts';
 
 /** The header that holds the version of a definition. */
 export const SCHEMA_VERSION_HEADER = 'schema-version';
@@ -27,15 +28,16 @@ export function copyHeaders(type: string, given: Headers | undefined, added: Hea
 }
 
 /**
- * The JSON text of headers.
+ * The JSON text of headers. `trace` is added to those that name no trace of their own.
  *
  * @throws TailraceError `INVALID_HEADER`: not an object, an empty name, a value that is not a string, or a NUL or lone
  * surrogate. The message keeps the values to itself.
  */
-export function encodeHeaders(headers: unknown, type: string): string {
-  if (headers === NO_HEADERS) return '{}';
+export function encodeHeaders(headers: unknown, type: string, trace?: Headers): string {
+  if (headers === NO_HEADERS) return trace === undefined ? '{}' : JSON.stringify(trace);
   assertHeaders(headers, type);
-  return JSON.stringify(headers);
+  if (trace === undefined || Object.hasOwn(headers, TRACE_PARENT_HEADER)) return JSON.stringify(headers);
+  return JSON.stringify({ ...headers, ...trace });
 }
 
 function assertHeaders(headers: unknown, type: string): asserts headers is Headers {

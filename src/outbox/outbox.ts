@@ -1,10 +1,19 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_MAX_MESSAGE_BYTES, encodeMessage } from '../message/encode.ts';
-import type { CommandMessage, DocumentMessage, EventMessage, Message, MessageKind } from '../message/message.ts';
+import type {
+  CommandMessage,
+  DocumentMessage,
+  EventMessage,
+  Headers,
+  Message,
+  MessageKind,
+} from '../message/message.ts';
 import { type TransactionExecutor, type TransactionHandle, transactionExecutor } from '../postgres/executor.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+import { loadTracing } from '../telemetry/load-tracing.ts';
+import type { Tracing } from '../telemetry/tracing.ts';
 import { explainFailure } from './failure.ts';
-import { insertStatements } from './insert.ts';
+import { insertStatements, type Statement } from './insert.ts';
 
 /** Options of {@link createOutbox}. */
 export interface OutboxOptions {
@@ -53,11 +62,11 @@ export function createOutbox(options: OutboxOptions = {}): Outbox {
   const settings = readOptions(options);
   return {
     publish: async (tx, events) => {
-      await add(settings, tx, events, assertPublishable);
+      await add(settings, tx, 'publish', events);
       return events;
     },
     send: async (tx, messages) => {
-      await add(settings, tx, messages, assertSendable);
+      await add(settings, tx, 'send', messages);
       return messages;
     },
   };
@@ -67,6 +76,7 @@ interface OutboxSettings {
   readonly schema: string;
   readonly quotedSchema: string;
   readonly maxMessageBytes: number;
+  readonly tracing: Tracing | undefined;
 }
 
 const OPTION_NAMES = ['schema', 'maxMessageBytes'];
@@ -83,28 +93,48 @@ function readOptions(options: OutboxOptions): OutboxSettings {
       `The option maxMessageBytes is ${String(maxMessageBytes)}. Expected an integer from 1 to ${String(LARGEST_MAX_MESSAGE_BYTES)}.`,
     );
   }
-  return { schema, quotedSchema: quoteSchema(schema), maxMessageBytes };
+  return { schema, quotedSchema: quoteSchema(schema), maxMessageBytes, tracing: loadTracing() };
 }
 
 function invalidOption(message: string): TailraceError {
   return new TailraceError('INVALID_OPTION', message);
 }
 
+type Operation = 'publish' | 'send';
+
 async function add(
   settings: OutboxSettings,
   tx: TransactionHandle,
+  operation: Operation,
   given: OneOrMany<Message>,
-  assertKind: (message: Message) => void,
 ): Promise<void> {
   const executor = transactionExecutor(tx);
-  const encoded = listOf(given).map((message) => {
-    const checked = encodeMessage(message, settings.maxMessageBytes);
+  const messages = listOf(given);
+  const write = async (trace: Headers | undefined): Promise<void> => {
+    for (const { text, values } of statements(settings, operation, messages, trace)) {
+      await run(executor, text, values, settings.schema);
+    }
+  };
+  const { tracing } = settings;
+  await (tracing === undefined || messages.length === 0
+    ? write(undefined)
+    : tracing.publish(operation, messages, write));
+}
+
+/** Checks all messages before the first is written. */
+function statements(
+  { quotedSchema, maxMessageBytes }: OutboxSettings,
+  operation: Operation,
+  messages: readonly Message[],
+  trace: Headers | undefined,
+): Statement[] {
+  const assertKind = operation === 'publish' ? assertPublishable : assertSendable;
+  const encoded = messages.map((message) => {
+    const checked = encodeMessage(message, maxMessageBytes, trace);
     assertKind(message);
     return checked;
   });
-  for (const { text, values } of insertStatements(settings.quotedSchema, encoded)) {
-    await run(executor, text, values, settings.schema);
-  }
+  return insertStatements(quotedSchema, encoded);
 }
 
 function listOf(given: OneOrMany<Message>): readonly Message[] {

@@ -8,6 +8,8 @@ import { uuidV7 } from '../base/uuid.ts';
 import type { HomeLog, LogWriter } from '../broker/log.ts';
 import { isTransient } from '../postgres/sqlstate.ts';
 import type { Source, SourceReader, SourceStatus } from '../source/source.ts';
+import { loadTracing } from '../telemetry/load-tracing.ts';
+import { AppendSpans } from './append-spans.ts';
 import { Router } from './router.ts';
 
 export interface RelayOptions {
@@ -72,6 +74,7 @@ class LeasedRelay implements Relay {
   readonly #holder: string;
   readonly #stopping = new AbortController();
   readonly #router = new Router();
+  readonly #spans: AppendSpans | undefined;
   #run: Promise<void> | undefined;
   #state: RelayState = 'stopped';
   #source: SourceStatus | undefined;
@@ -83,6 +86,8 @@ class LeasedRelay implements Relay {
     this.#options = options;
     this.#leaseMs = leaseMs;
     this.#logger = options.logger ?? silentLogger;
+    const tracing = loadTracing();
+    this.#spans = tracing && new AppendSpans(options.log, tracing, this.#logger);
     this.#holder = options.holder ?? `${hostname()} ${uuidV7().slice(-12)}`;
   }
 
@@ -98,6 +103,7 @@ class LeasedRelay implements Relay {
   async stop(): Promise<void> {
     this.#stopping.abort(new TailraceError('STOPPED', 'The relay was stopped.'));
     await this.#run;
+    await this.#spans?.settled();
     if (this.#state !== 'halted') this.#state = 'stopped';
   }
 
@@ -194,12 +200,14 @@ class LeasedRelay implements Relay {
       const counts = new Map<string, number>();
       for (const topic of new Set(batch.topics)) counts.set(topic, await writer.partitionCount(topic));
       const appends = this.#router.route(batch, (topic) => counts.get(topic) ?? 1);
+      const startedAt = Date.now();
       await writer.append({
         appends,
         progress: batch.progress,
         ...(batch.checkpoint !== undefined && { checkpoint: batch.checkpoint }),
       });
       reader.durable();
+      this.#spans?.appended(appends, startedAt);
       this.#batches += 1;
       this.#appended += batch.ids.length;
       this.#source = reader.status;

@@ -13,7 +13,7 @@ const ADAPTERS = ['postgres', 'memory', 'redis', 'kafka', 'nats', 'rabbitmq', 'b
 const FLOORS: Readonly<Record<number, readonly string[]>> = {
   0: ['base'],
   1: ['message', 'pgoutput'],
-  2: ['postgres'], // and the ports: the files that stand directly in broker/
+  2: ['postgres', 'telemetry'], // and the ports: the files that stand directly in broker/
   3: ['outbox', 'source', ...ADAPTERS.map((name) => `broker/${name}`)],
   4: ['relay', 'forwarder', 'consumer'],
   5: ['admin', 'config', 'testing', 'projection', 'saga', 'event-store'], // and each folder of integrations/

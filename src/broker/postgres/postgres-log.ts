@@ -1,5 +1,14 @@
 import { TailraceError } from '../../base/errors.ts';
-import type { FetchOptions, FetchPosition, HomeLog, LogWriter, PartitionEnds, WriterOptions } from '../log.ts';
+import { decodeHeaders } from '../../message/headers.ts';
+import type {
+  FetchOptions,
+  FetchPosition,
+  HomeLog,
+  LogWriter,
+  OutboxHeaders,
+  PartitionEnds,
+  WriterOptions,
+} from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import { channelOf } from './channels.ts';
 import { Fetcher } from './fetcher.ts';
@@ -84,6 +93,21 @@ class PostgresHomeLog implements PostgresLog {
   async fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]> {
     this.#assertOpen();
     return this.#fetcher.fetch(positions, options);
+  }
+
+  async headersOf(ids: readonly number[]): Promise<OutboxHeaders[]> {
+    this.#assertOpen();
+    if (ids.length === 0) return [];
+    const rows = await this.#pool.query(
+      `select position, message_id, headers from ${this.#options.quotedSchema}.outbox
+        where position = any($1::bigint[]) and position between $2::bigint and $3::bigint`,
+      [`{${ids.join(',')}}`, Math.min(...ids), Math.max(...ids)], // the bounds let it leave out partitions
+    );
+    return rows.map(([id, messageId, headers]) => ({
+      id: Number(id),
+      messageId: messageId ?? '',
+      headers: decodeHeaders(headers ?? '{}'),
+    }));
   }
 
   async createTopic(name: string, partitions: number): Promise<void> {

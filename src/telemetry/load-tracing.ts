@@ -1,0 +1,24 @@
+import { createRequire } from 'node:module';
+import type * as OpenTelemetry from '@opentelemetry/api';
+import { openTelemetryTracing } from './open-telemetry-tracing.ts';
+import type { Tracing } from './tracing.ts';
+
+/**
+ * Spans by `@opentelemetry/api`, where that is installed; `undefined` where it is not. Without an SDK that was registered
+ * with it, its spans are empty and cost next to nothing.
+ *
+ * @param load gives the package, or throws as `require` does.
+ */
+export function loadTracing(load: () => typeof OpenTelemetry = requireApi): Tracing | undefined {
+  try {
+    return openTelemetryTracing(load());
+  } catch (error) {
+    if ((error as { readonly code?: unknown }).code === 'MODULE_NOT_FOUND') return undefined;
+    throw error;
+  }
+}
+
+/** Synchronous, since who publishes has no start to wait for. The package keeps what is registered per process, not per copy. */
+function requireApi(): typeof OpenTelemetry {
+  return createRequire(import.meta.url)('@opentelemetry/api') as typeof OpenTelemetry;
+}
