@@ -1,0 +1,278 @@
+import type { Step } from './tables.ts';
+
+/**
+ * What must hold, by the names of the list in README.md. I1 nothing lost, I2 no effect twice, I3 nothing invented, I4 order
+ * per key and offsets without gaps, I5 the slot behind the durable place, I6 no stale epoch, I7 memory, I8 fails loudly,
+ * I9 progress and drain, I10 few duplicates, I11 the database stays safe.
+ */
+export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I6' | 'I7' | 'I8' | 'I9' | 'I10' | 'I11';
+
+/** Where messages must be found, in the order in which they are there: the log, or the effects of a group. */
+export interface Place {
+  readonly name: string;
+  readonly steps: readonly Step[];
+}
+
+/** An entry of the log: `count` offsets of a partition from `base` on. In the order of the bases. */
+export interface Entry {
+  readonly partition: number;
+  readonly base: number;
+  readonly count: number;
+}
+
+/** An append, as the database saw it. In the order of their numbers. */
+export interface BatchFact {
+  readonly seq: number;
+  readonly epoch: number;
+  /** Of the lease at that moment. */
+  readonly leaseEpoch: number | undefined;
+}
+
+/** When an epoch began, in milliseconds of the machine's clock. */
+export interface LeaseFact {
+  readonly epoch: number;
+  readonly holder: string;
+  readonly atMs: number;
+}
+
+/** An append that was refused, or whose fate its relay did not learn. `trusted`: the relay held its lease to be good. */
+export interface RefusedAppend {
+  readonly holder: string;
+  readonly trusted: boolean;
+  readonly atMs: number;
+  readonly code: string;
+}
+
+/** The slot was acknowledged up to `confirmed` while the log was durable up to `durable` only. */
+export interface EarlyAcknowledgement {
+  readonly confirmed: string;
+  readonly durable: string;
+}
+
+/** Ranges of ids, both ends included, by what their writer learned of their transactions. */
+export interface Attempts {
+  readonly ok: readonly (readonly [number, number])[];
+  readonly fail: readonly (readonly [number, number])[];
+}
+
+/** All that a run has gathered. */
+export interface Evidence {
+  /** What committed. */
+  readonly truth: readonly Step[];
+  readonly attempts: Attempts;
+  readonly log: Place;
+  readonly effects: readonly Place[];
+  readonly entries: readonly Entry[];
+  readonly batches: readonly BatchFact[];
+  readonly leases: readonly LeaseFact[];
+  readonly refused: readonly RefusedAppend[];
+  readonly earlyAcknowledgements: readonly EarlyAcknowledgement[];
+  readonly memoryMiB: number;
+  readonly memoryLimitMiB: number;
+  readonly drained: boolean;
+  /** Processes that ended, or relays that halted, without a reason in the plan. */
+  readonly collapses: readonly string[];
+  /** Faults after which nothing moved any more, or during which it had to and did not. */
+  readonly stalls: readonly string[];
+  /** Where the database was in danger: transactions of a relay left open, WAL held back. */
+  readonly dangers: readonly string[];
+  /** Whether the order within a key is to be judged. */
+  readonly unorderedKeys: ReadonlySet<string>;
+}
+
+/** One broken promise, with an example. */
+export interface Breach {
+  readonly invariant: Invariant;
+  readonly what: string;
+}
+
+/** What the evidence says. The counts are sums over the log and all groups. */
+export interface Verdict {
+  readonly commits: number;
+  /** Committed messages that a place does not hold. */
+  readonly lost: number;
+  /** Records and effects of messages that were never committed. */
+  readonly invented: number;
+  /** Records and effects beyond the first of their message. */
+  readonly doubled: number;
+  /** Records and effects that come after a later one of their key; offsets that a partition leaves out or gives twice. */
+  readonly reordered: number;
+  /** Of the lost: those that are in the log, and that a group did not handle. */
+  readonly unseen: number;
+  readonly staleWritesAttempted: number;
+  readonly staleWritesAccepted: number;
+  readonly breaches: readonly Breach[];
+  /** Why the truth cannot be trusted; empty if it can. */
+  readonly doubts: readonly string[];
+}
+
+/** Holds everything against the truth. Pure: what it says depends on the evidence alone. */
+export function check(evidence: Evidence): Verdict {
+  const truth = new Map(evidence.truth.map((step) => [step.id, step]));
+  const log = judge(evidence.log, truth, evidence.unorderedKeys);
+  const effects = evidence.effects.map((place) => judge(place, truth, evidence.unorderedKeys));
+  const places = [log, ...effects];
+  const brokenOffsets = judgeOffsets(evidence.entries);
+  const stale = acceptedStaleWrites(evidence.batches);
+  const breaches: Breach[] = [
+    ...places.flatMap(({ breaches: found }) => found),
+    ...brokenOffsets.map((what): Breach => ({ invariant: 'I4', what })),
+    ...evidence.earlyAcknowledgements.map(({ confirmed, durable }): Breach => ({
+      invariant: 'I5',
+      what: `the slot was acknowledged up to ${confirmed} while the log was durable up to ${durable}`,
+    })),
+    ...stale.map((what): Breach => ({ invariant: 'I6', what })),
+    ...judgeTheRest(evidence),
+  ];
+  const logIds = new Set(evidence.log.steps.map(({ id }) => id));
+  return {
+    commits: evidence.truth.length,
+    lost: sum(places, ({ lost }) => lost.length),
+    invented: sum(places, ({ invented }) => invented),
+    doubled: sum(places, ({ doubled }) => doubled),
+    reordered: sum(places, ({ reordered }) => reordered) + brokenOffsets.length,
+    unseen: sum(effects, ({ lost }) => lost.filter((id) => logIds.has(id)).length),
+    staleWritesAttempted: countStaleAttempts(evidence.refused, evidence.leases) + stale.length,
+    staleWritesAccepted: stale.length,
+    breaches,
+    doubts: doubtsOf(evidence.truth, truth, evidence.attempts),
+  };
+}
+
+interface PlaceVerdict {
+  readonly lost: readonly number[];
+  readonly invented: number;
+  readonly doubled: number;
+  readonly reordered: number;
+  readonly breaches: readonly Breach[];
+}
+
+/** For the order only the first of each message counts: a repetition is doubled, not reordered. */
+function judge({ name, steps }: Place, truth: ReadonlyMap<number, Step>, unordered: ReadonlySet<string>): PlaceVerdict {
+  const seen = new Set<number>();
+  const highest = new Map<string, number>();
+  const breaches = new BreachList(name);
+  for (const step of steps) {
+    const known = truth.get(step.id);
+    if (known === undefined || known.k !== step.k || known.n !== step.n) {
+      breaches.add('I3', 'invented', `${describe(step)} was never committed`);
+      continue;
+    }
+    if (seen.has(step.id)) {
+      breaches.add('I2', 'doubled', `${describe(step)} is there again`);
+      continue;
+    }
+    seen.add(step.id);
+    const before = highest.get(step.k) ?? 0;
+    if (step.n < before && !unordered.has(step.k)) {
+      breaches.add('I4', 'reordered', `${describe(step)} comes after number ${before}`);
+    }
+    highest.set(step.k, Math.max(before, step.n));
+  }
+  const lost = [...truth.values()].filter(({ id }) => !seen.has(id));
+  for (const step of lost) breaches.add('I1', 'lost', `${describe(step)} is not there`);
+  return {
+    lost: lost.map(({ id }) => id),
+    invented: breaches.count('invented'),
+    doubled: breaches.count('doubled'),
+    reordered: breaches.count('reordered'),
+    breaches: breaches.list,
+  };
+}
+
+/** Counts all, and keeps the first few of a kind as examples. */
+class BreachList {
+  readonly list: Breach[] = [];
+  readonly #place: string;
+  readonly #counts = new Map<string, number>();
+
+  constructor(place: string) {
+    this.#place = place;
+  }
+
+  add(invariant: Invariant, kind: string, what: string): void {
+    const count = this.count(kind) + 1;
+    this.#counts.set(kind, count);
+    if (count <= EXAMPLES) this.list.push({ invariant, what: `${this.#place}: ${what}` });
+  }
+
+  count(kind: string): number {
+    return this.#counts.get(kind) ?? 0;
+  }
+}
+
+const EXAMPLES = 5;
+
+function describe({ id, k, n }: Step): string {
+  return `message ${id} (${k}, number ${n})`;
+}
+
+function judgeOffsets(entries: readonly Entry[]): string[] {
+  const ends = new Map<number, number>();
+  const broken: string[] = [];
+  for (const { partition, base, count } of entries) {
+    const end = ends.get(partition) ?? 0;
+    if (base !== end) broken.push(`log: partition ${partition} goes on at offset ${base}, expected ${end}`);
+    ends.set(partition, base + count);
+  }
+  return broken;
+}
+
+/** An append under another epoch than the lease's, or after one of a later epoch. */
+function acceptedStaleWrites(batches: readonly BatchFact[]): string[] {
+  let highest = 0;
+  const stale: string[] = [];
+  for (const { seq, epoch, leaseEpoch } of batches) {
+    if (leaseEpoch !== undefined && leaseEpoch !== epoch) {
+      stale.push(`append ${seq} of epoch ${epoch} was accepted while the lease was of epoch ${leaseEpoch}`);
+    } else if (epoch < highest)
+      stale.push(`append ${seq} of epoch ${epoch} was accepted after one of epoch ${highest}`);
+    highest = Math.max(highest, epoch);
+  }
+  return stale;
+}
+
+/**
+ * Appends that their relay sent, trusting its lease, when another relay had taken it already: only the fence in the database
+ * was left to stop them.
+ */
+function countStaleAttempts(refused: readonly RefusedAppend[], leases: readonly LeaseFact[]): number {
+  return refused.filter(({ holder, trusted, atMs, code }) => {
+    const taken = leases.findLast((lease) => lease.atMs <= atMs);
+    return trusted && code === 'LEASE_LOST' && taken !== undefined && taken.holder !== holder;
+  }).length;
+}
+
+function judgeTheRest({ memoryMiB, memoryLimitMiB, drained, collapses, stalls, dangers }: Evidence): Breach[] {
+  const breaches: Breach[] = [];
+  if (memoryMiB > memoryLimitMiB) {
+    breaches.push({ invariant: 'I7', what: `a relay had ${Math.round(memoryMiB)} MiB, at most ${memoryLimitMiB}` });
+  }
+  for (const what of collapses) breaches.push({ invariant: 'I8', what });
+  for (const what of stalls) breaches.push({ invariant: 'I9', what });
+  if (!drained) breaches.push({ invariant: 'I9', what: 'not everything had arrived when nothing moved any more' });
+  for (const what of dangers) breaches.push({ invariant: 'I11', what });
+  return breaches;
+}
+
+/** The oracle is checked too: what its writers know, and that numbers are dense. */
+function doubtsOf(steps: readonly Step[], truth: ReadonlyMap<number, Step>, { ok, fail }: Attempts): string[] {
+  const doubts: string[] = [];
+  const notThere = ok.filter(([first, last]) => !truth.has(first) || !truth.has(last));
+  if (notThere.length > 0) doubts.push(`${notThere.length} transactions whose COMMIT was answered are not there`);
+  const there = fail.filter(([first, last]) => truth.has(first) || truth.has(last));
+  if (there.length > 0) doubts.push(`${there.length} transactions that were rolled back are there`);
+  const counts = new Map<string, { count: number; highest: number }>();
+  for (const { k, n } of steps) {
+    const { count, highest } = counts.get(k) ?? { count: 0, highest: 0 };
+    counts.set(k, { count: count + 1, highest: Math.max(highest, n) });
+  }
+  for (const [k, { count, highest }] of counts) {
+    if (count !== highest) doubts.push(`the numbers of ${k} end at ${highest}, and there are ${count}`);
+  }
+  return doubts;
+}
+
+function sum<Item>(items: readonly Item[], of: (item: Item) => number): number {
+  return items.reduce((total, item) => total + of(item), 0);
+}

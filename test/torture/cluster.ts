@@ -1,0 +1,67 @@
+import { join } from 'node:path';
+import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
+import { findPostgres, type PostgresVersion } from '../servers/find-postgres.ts';
+
+const SETTINGS = {
+  max_connections: '120',
+  max_wal_senders: '20',
+  max_replication_slots: '20',
+  shared_buffers: '256MB',
+  wal_sender_timeout: '6s',
+  max_wal_size: '4GB',
+  checkpoint_timeout: '30min',
+  deadlock_timeout: '1s',
+} as const;
+
+/** How a server is brought down: in good order, at once, or by the end of its postmaster. */
+export type Shutdown = 'fast' | 'immediate' | 'kill';
+
+const SHUTDOWN_SIGNAL = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' } as const;
+
+/** A server that can be brought down and started again in its folder, on its port. */
+export class TortureCluster implements AsyncDisposable {
+  readonly #binDir: string;
+  readonly #dataDir: string;
+  #server: LocalServer;
+
+  private constructor(server: LocalServer, binDir: string, dataDir: string) {
+    this.#server = server;
+    this.#binDir = binDir;
+    this.#dataDir = dataDir;
+  }
+
+  /** @param folder can be reached by the system user who runs the server. */
+  static async start(version: PostgresVersion, folder: string): Promise<TortureCluster> {
+    const binDir = await binDirOf(version);
+    const dataDir = join(folder, 'data');
+    return new TortureCluster(await startLocalServer({ binDir, dataDir, settings: SETTINGS }), binDir, dataDir);
+  }
+
+  get url(): string {
+    return this.#server.connectionString;
+  }
+
+  get pid(): number {
+    return this.#server.pid;
+  }
+
+  async shutDown(how: Shutdown): Promise<void> {
+    process.kill(this.#server.pid, SHUTDOWN_SIGNAL[how]);
+    await this.#server.stop();
+  }
+
+  async startAgain(): Promise<void> {
+    const { port } = this.#server;
+    this.#server = await startLocalServer({ binDir: this.#binDir, dataDir: this.#dataDir, settings: SETTINGS, port });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#server.stop();
+  }
+}
+
+async function binDirOf(version: PostgresVersion): Promise<string> {
+  const found = await findPostgres(version);
+  if ('binDir' in found) return found.binDir;
+  throw new Error(`The faults need a server of their own: unset TAILRACE_TEST_POSTGRES_${version}_URL.`);
+}

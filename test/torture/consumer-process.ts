@@ -1,0 +1,67 @@
+import pg from 'pg';
+import { postgresLog } from '../../src/broker/postgres/index.ts';
+import { createConsumer, type Consumer } from '../../src/consumer/index.ts';
+import { FailPoints } from './fail-points.ts';
+import type { Group } from './groups.ts';
+import { History } from './history.ts';
+import { linkToParent, stopRequested, work } from './parent-link.ts';
+import { sabotagedReading, type SabotageName } from './sabotage/sabotage.ts';
+import { Stepped } from './stepped.ts';
+import type { Step } from './tables.ts';
+
+/** What a consumer is told. */
+export interface ConsumerSettings {
+  readonly name: string;
+  readonly databaseUrl: string;
+  readonly historyPath: string;
+  readonly leaseMs: number;
+  readonly sabotage: SabotageName | undefined;
+}
+
+/** The points at which a consumer can be made to die or to stand still. */
+export const CONSUMER_POINTS = ['handler.before', 'handler.after'] as const;
+
+const CONCURRENCY = 6;
+
+const parent = linkToParent<ConsumerSettings>();
+await work(() => consume(parent.settings));
+
+/** Runs a member of each group until it is told to stop. */
+async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: ConsumerSettings): Promise<void> {
+  const history = new History(historyPath, name);
+  const points = new FailPoints(history);
+  parent.onMessage((message) => points.onMessage(message));
+  const database = new pg.Pool({ connectionString: databaseUrl, max: 2 * (CONCURRENCY + 2), application_name: name });
+  database.on('error', () => undefined); // an idle connection was lost: the next one is another
+  const log = postgresLog({ connectionString: databaseUrl });
+  const reading = sabotagedReading(log, sabotage, databaseUrl);
+  const member = (group: Group): Consumer =>
+    createConsumer({ log: reading, group, database, memberId: name, leaseMs, concurrency: CONCURRENCY });
+
+  const effect = async (tx: pg.PoolClient, group: Group, steps: readonly Step[]): Promise<void> => {
+    points.reach('handler.before');
+    await tx.query(
+      `insert into torture.effect (group_name, id, k, n)
+         select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[])`,
+      [group, steps.map(({ id }) => id), steps.map(({ k }) => k), steps.map(({ n }) => n)],
+    );
+    points.reach('handler.after');
+  };
+  const single = member('single').on(Stepped, ({ payload }, { tx }) => effect(tx, 'single', [payload]));
+  const batch = member('batch').onBatch(Stepped, (events, { tx }) => {
+    return effect(
+      tx,
+      'batch',
+      events.map(({ payload }) => payload),
+    );
+  });
+
+  history.write('start', 'info', { pid: process.pid });
+  await Promise.all([single.start(), batch.start()]);
+  parent.ready();
+  await stopRequested(parent.stopping);
+  await Promise.all([single.stop(), batch.stop()]);
+  await log.close();
+  await database.end();
+  history.write('stop', 'info');
+}

@@ -1,0 +1,113 @@
+import type { Attempts, BatchFact, Entry, LeaseFact, Place, RefusedAppend } from './checker.ts';
+import { GROUPS } from './groups.ts';
+import type { Database } from './database.ts';
+import { readHistory, type HistoryEvent } from './history.ts';
+import type { Step } from './tables.ts';
+
+/** What the database holds at the end. */
+export interface DatabaseEvidence {
+  readonly truth: readonly Step[];
+  readonly log: Place;
+  readonly effects: readonly Place[];
+  readonly entries: readonly Entry[];
+  readonly batches: readonly BatchFact[];
+  readonly leases: readonly LeaseFact[];
+}
+
+/** Reads everything back, past the code that is under test. */
+export async function readDatabase(database: Database): Promise<DatabaseEvidence> {
+  const effects: Place[] = [];
+  for (const group of GROUPS) effects.push({ name: `group ${group}`, steps: await readEffects(database, group) });
+  return {
+    truth: steps(await database.query<StepRow>('select id, k, n from torture.truth')),
+    log: { name: 'log', steps: steps(await database.query<StepRow>(LOG_SQL)) },
+    effects,
+    entries: await readEntries(database),
+    batches: await readBatches(database),
+    leases: await readLeases(database),
+  };
+}
+
+interface StepRow {
+  readonly id: string | null;
+  readonly k: string | null;
+  readonly n: string | null;
+}
+
+const LOG_SQL = `
+  select (o.payload ->> 'id')::bigint as id, o.key as k, (o.payload ->> 'n')::bigint as n
+  from tailrace.log_entry e
+  cross join lateral unnest(e.ids) with ordinality x (position, nth)
+  left join tailrace.outbox o on o.position = x.position
+  order by e.partition, e.base + x.nth`;
+
+/** A record that names no message becomes one that nobody wrote. */
+function steps(rows: readonly StepRow[]): Step[] {
+  return rows.map(({ id, k, n }) => ({ id: Number(id ?? -1), k: k ?? '', n: Number(n ?? 0) }));
+}
+
+async function readEffects(database: Database, group: string): Promise<Step[]> {
+  return steps(
+    await database.query<StepRow>('select id, k, n from torture.effect where group_name = $1 order by seq', [group]),
+  );
+}
+
+async function readEntries(database: Database): Promise<Entry[]> {
+  const rows = await database.query<{ partition: number; base: string; count: number }>(
+    'select partition, base, count from tailrace.log_entry order by partition, base',
+  );
+  return rows.map(({ partition, base, count }) => ({ partition, base: Number(base), count }));
+}
+
+async function readBatches(database: Database): Promise<BatchFact[]> {
+  const rows = await database.query<{ seq: string; epoch: string; lease_epoch: string | null }>(
+    'select seq, epoch, lease_epoch from torture.batch order by seq',
+  );
+  return rows.map(({ seq, epoch, lease_epoch }) => ({
+    seq: Number(seq),
+    epoch: Number(epoch),
+    leaseEpoch: lease_epoch === null ? undefined : Number(lease_epoch),
+  }));
+}
+
+async function readLeases(database: Database): Promise<LeaseFact[]> {
+  const rows = await database.query<{ epoch: string; holder: string; at_ms: string }>(
+    'select epoch, holder, extract(epoch from at) * 1000 as at_ms from torture.lease order by epoch',
+  );
+  return rows.map(({ epoch, holder, at_ms }) => ({ epoch: Number(epoch), holder, atMs: Number(at_ms) }));
+}
+
+/** What the processes wrote down. */
+export interface HistoryEvidence {
+  readonly attempts: Attempts;
+  readonly refused: readonly RefusedAppend[];
+  /** Transactions that were begun, and of which their writer never learned what became of them. */
+  readonly unknown: number;
+}
+
+export async function readProcesses(path: string): Promise<HistoryEvidence> {
+  const ok: (readonly [number, number])[] = [];
+  const fail: (readonly [number, number])[] = [];
+  const refused: RefusedAppend[] = [];
+  let invoked = 0;
+  let answered = 0;
+  for await (const event of readHistory(path)) {
+    if (event.op === 'append' && event.outcome !== 'ok') refused.push(refusedAppend(event));
+    if (event.op !== 'commit') continue;
+    if (event.outcome === 'invoke') invoked += 1;
+    if (event.outcome === 'ok' || event.outcome === 'fail') answered += 1;
+    const ids = event['ids'] as [number, number];
+    if (event.outcome === 'ok') ok.push(ids);
+    if (event.outcome === 'fail') fail.push(ids);
+  }
+  return { attempts: { ok, fail }, refused, unknown: Math.max(0, invoked - answered) };
+}
+
+function refusedAppend(event: HistoryEvent): RefusedAppend {
+  return {
+    holder: String(event['holder']),
+    trusted: event['trusted'] === true,
+    atMs: Number(event['wallMs']),
+    code: String(event['code']),
+  };
+}

@@ -1,0 +1,20 @@
+import type { Random } from './random.ts';
+import type { Stage } from './stage.ts';
+
+/** One way of breaking things. */
+export interface Fault {
+  readonly name: string;
+  /** What is done, for the table of the README and for the progress. */
+  readonly what: string;
+  /** Drawn in every run, whatever the seed. */
+  readonly always?: boolean;
+  /** Left out of runs that do not name it and are not the full suite: it takes long. */
+  readonly slow?: boolean;
+  /** Why it cannot be injected here; `undefined` if it can. */
+  readonly unfit?: (stage: Stage) => string | undefined;
+  /**
+   * Injects it once and takes its cause away again. Resolves with whether its effect was seen, at the moment from which on
+   * things have to recover.
+   */
+  readonly inject: (stage: Stage, random: Random) => Promise<boolean>;
+}

@@ -1,0 +1,118 @@
+import { pause } from '../../../src/base/signal.ts';
+import { CONSUMER_POINTS } from '../consumer-process.ts';
+import type { Fault } from '../fault.ts';
+import { LEASE_MS, PATIENCE_MS } from '../stage.ts';
+import { WRITER_POINTS } from '../transactions.ts';
+import { waitUntil } from '../wait-until.ts';
+import { RELAY_POINTS } from '../watched-ports.ts';
+
+/** Processes that are killed, or stopped for longer than their lease. */
+export const CRASHES: readonly Fault[] = [
+  {
+    name: 'relay-kill',
+    what: 'the relay that leads is killed with SIGKILL at any moment',
+    always: true,
+    async inject(stage, random) {
+      const leader = await stage.someLeader();
+      await pause(random.whole(0, 50));
+      await stage.killAndStart(leader);
+      return true;
+    },
+  },
+  {
+    name: 'relay-crash-point',
+    what: 'the relay that leads dies at a certain step, between reading and acknowledging',
+    always: true,
+    async inject(stage, random) {
+      let struck = 0;
+      for (const point of random.shuffled(RELAY_POINTS).slice(0, 3)) {
+        const leader = await stage.someLeader();
+        const isOpening = /^(acquire|open)/.test(point);
+        const target = isOpening ? stage.relays.find((relay) => relay !== leader) : leader;
+        if (target === undefined) continue;
+        const striking = stage.strike(target, { point, action: 'kill', after: 1 }, PATIENCE_MS);
+        if (isOpening) await stage.killAndStart(leader);
+        if (!(await striking)) return false;
+        struck += 1;
+        await stage.start(target.name);
+      }
+      return struck > 0;
+    },
+  },
+  {
+    name: 'relay-freeze',
+    what: 'the relay that leads is stopped for longer than its lease, and goes on when another one leads',
+    async inject(stage, random) {
+      const leader = await stage.someLeader();
+      const epoch = await stage.epoch();
+      await pause(random.whole(0, 50));
+      leader.freeze();
+      const taken = await waitUntil(async () => (await stage.epoch()) > epoch, PATIENCE_MS, stage.stop);
+      await pause(random.whole(0, LEASE_MS));
+      leader.thaw();
+      return taken;
+    },
+  },
+  {
+    name: 'relay-freeze-append',
+    what: 'the relay that leads is stopped between looking at its lease and appending, until another one leads',
+    always: true,
+    async inject(stage, random) {
+      const leader = await stage.someLeader();
+      const epoch = await stage.epoch();
+      const point = random.pick(['append.before', 'checkpoint.before']);
+      if (!(await stage.strike(leader, { point, action: 'stop', after: random.whole(1, 3) }, PATIENCE_MS)))
+        return false;
+      const taken = await waitUntil(async () => (await stage.epoch()) > epoch, PATIENCE_MS, stage.stop);
+      leader.thaw();
+      return taken;
+    },
+  },
+  {
+    name: 'consumer-kill',
+    what: 'a consumer is killed with SIGKILL before or after its effect, or at any moment',
+    async inject(stage, random) {
+      const consumer = random.pick(stage.consumers);
+      const point = random.pick([...CONSUMER_POINTS, undefined]);
+      if (point === undefined) {
+        await stage.killAndStart(consumer);
+        return true;
+      }
+      const struck = await stage.strike(consumer, { point, action: 'kill', after: random.whole(1, 20) }, PATIENCE_MS);
+      if (!struck) await consumer.kill();
+      await stage.start(consumer.name);
+      return struck;
+    },
+  },
+  {
+    name: 'consumer-freeze',
+    what: 'a consumer is stopped in a handler for longer than its lease, and goes on when others have its partitions',
+    async inject(stage, random) {
+      const consumer = random.pick(stage.consumers);
+      const point = random.pick(CONSUMER_POINTS);
+      const struck = await stage.strike(consumer, { point, action: 'stop', after: random.whole(1, 20) }, PATIENCE_MS);
+      const lost = async (): Promise<boolean> => {
+        const { owned } = await stage.database.one<{ owned: string }>(
+          'select count(*) as owned from tailrace.consumer_cursor where owner = $1',
+          [consumer.name],
+        );
+        return owned === '0';
+      };
+      const taken = struck && (await waitUntil(lost, PATIENCE_MS, stage.stop));
+      consumer.thaw();
+      return taken;
+    },
+  },
+  {
+    name: 'writer-kill',
+    what: 'a writer is killed with SIGKILL at a step of its transaction, COMMIT under way among them',
+    async inject(stage, random) {
+      const writer = random.pick(stage.writers);
+      const point = random.pick(WRITER_POINTS);
+      const struck = await stage.strike(writer, { point, action: 'kill', after: random.whole(1, 5) }, PATIENCE_MS);
+      if (!struck) await writer.kill();
+      await stage.start(writer.name);
+      return struck;
+    },
+  },
+];

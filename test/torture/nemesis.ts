@@ -1,0 +1,90 @@
+import { messageOf } from '../../src/base/errors.ts';
+import { pause } from '../../src/base/signal.ts';
+import type { Fault } from './fault.ts';
+import { monotonicMs } from './history.ts';
+import type { Probe } from './probe.ts';
+import type { Random } from './random.ts';
+import type { Stage } from './stage.ts';
+
+/** What became of a fault in a run. */
+export interface FaultReport {
+  injected: number;
+  /** How often its effect was seen: a fault that never happened proves nothing. */
+  observed: number;
+  /** The longest time from the end of the cause to the effect of a message that was committed after it. */
+  recoveryMs: number | null;
+}
+
+/** In which order faults are injected: those of every run first, then the others by the seed. */
+export function planOf(faults: readonly Fault[], random: Random): Fault[] {
+  const always = faults.filter(({ always: isAlways }) => isAlways === true);
+  const others = faults.filter(({ always: isAlways }) => isAlways !== true);
+  return [...random.shuffled(always), ...random.shuffled(others)];
+}
+
+export interface NemesisOptions {
+  readonly stage: Stage;
+  readonly probe: Probe;
+  readonly random: Random;
+  readonly say: (text: string) => void;
+}
+
+/** Injects faults one after the other, and sees that things recover after each. */
+export class Nemesis {
+  readonly reports: Record<string, FaultReport> = {};
+  /** Faults after which nothing moved any more. */
+  readonly stalls: string[] = [];
+  readonly #options: NemesisOptions;
+
+  constructor(options: NemesisOptions) {
+    this.#options = options;
+  }
+
+  /** Goes through the plan. With an end, begins again where it is through before that, and stops at it. */
+  async run(plan: readonly Fault[], endMs: number | undefined): Promise<void> {
+    const { stage, random } = this.#options;
+    const isOver = (): boolean => stage.stop.aborted || (endMs !== undefined && performance.now() >= endMs);
+    do {
+      for (const fault of plan) {
+        if (isOver()) return;
+        await this.#inject(fault);
+        await pause(random.whole(100, 600), stage.stop);
+      }
+    } while (endMs !== undefined && plan.length > 0 && !isOver());
+  }
+
+  async #inject(fault: Fault): Promise<void> {
+    const { stage, probe, random, say } = this.#options;
+    const unfit = fault.unfit?.(stage);
+    if (unfit !== undefined) {
+      say(`${fault.name}: not here, ${unfit}`);
+      return;
+    }
+    const report = (this.reports[fault.name] ??= { injected: 0, observed: 0, recoveryMs: null });
+    stage.history.write('fault', 'invoke', { name: fault.name });
+    const startedMs = monotonicMs();
+    report.injected += 1;
+    let observed = false;
+    try {
+      observed = await fault.inject(stage, random);
+    } catch (error) {
+      if (stage.stop.aborted) throw error;
+      stage.history.write('fault', 'info', { name: fault.name, error: messageOf(error) });
+      this.stalls.push(`${fault.name} could not be injected: ${messageOf(error)}`);
+    }
+    if (observed) report.observed += 1;
+    const lastedMs = monotonicMs() - startedMs;
+    const recoveryMs = await probe.arrive();
+    stage.watchMemory();
+    stage.history.write('fault', observed ? 'ok' : 'fail', { name: fault.name, lastedMs, recoveryMs });
+    if (recoveryMs === undefined) {
+      if (!stage.stop.aborted) this.stalls.push(`a message committed after ${fault.name} had no effect in time`);
+    } else report.recoveryMs = Math.max(report.recoveryMs ?? 0, Math.round(recoveryMs));
+    const outcome = observed ? '' : ', not observed';
+    say(`${fault.name}: ${seconds(lastedMs)}${outcome}, recovered after ${seconds(recoveryMs)}`);
+  }
+}
+
+function seconds(ms: number | undefined): string {
+  return ms === undefined ? 'no time in sight' : `${(ms / 1_000).toFixed(1)} s`;
+}

@@ -1,0 +1,67 @@
+import type { Logger } from '../../src/base/logger.ts';
+import { postgresLog } from '../../src/broker/postgres/index.ts';
+import { createRelay, pollingSource, walSource, type Source } from '../../src/relay/index.ts';
+import { messageOf, isTailraceError } from '../../src/base/errors.ts';
+import { FailPoints } from './fail-points.ts';
+import { History } from './history.ts';
+import { linkToParent, stopRequested, work } from './parent-link.ts';
+import { sabotagedLog, sabotagedSource, type SabotageName } from './sabotage/sabotage.ts';
+import { watchedLog, watchedSource } from './watched-ports.ts';
+
+/** What a relay is told. */
+export interface RelaySettings {
+  readonly name: string;
+  readonly databaseUrl: string;
+  readonly historyPath: string;
+  readonly mode: 'wal' | 'polling';
+  readonly leaseMs: number;
+  readonly sabotage: SabotageName | undefined;
+}
+
+/** The relay has halted; what with. */
+export interface HaltMessage {
+  readonly halted: string;
+}
+
+const parent = linkToParent<RelaySettings>();
+await work(() => relay(parent.settings));
+
+/** Relays until it is told to stop. A relay that halts says so, and ends. */
+async function relay({ name, databaseUrl, historyPath, mode, leaseMs, sabotage }: RelaySettings): Promise<void> {
+  const history = new History(historyPath, name);
+  const points = new FailPoints(history);
+  parent.onMessage((message) => points.onMessage(message));
+  const logger = historyLogger(history);
+  const connection = { connectionString: databaseUrl, logger };
+  const source: Source = mode === 'wal' ? walSource(connection) : pollingSource(connection);
+  const log = postgresLog(connection);
+  const relaying = createRelay({
+    source: watchedSource(sabotagedSource(source, sabotage, databaseUrl), points),
+    log: watchedLog(sabotagedLog(log, sabotage, databaseUrl), points, history),
+    holder: name,
+    leaseMs,
+    logger,
+    onHalt: (error) => {
+      const halted = isTailraceError(error) ? error.code : messageOf(error);
+      history.write('halt', 'info', { halted, error: messageOf(error) });
+      parent.send({ halted } satisfies HaltMessage);
+    },
+  });
+  history.write('start', 'info', { mode, pid: process.pid });
+  relaying.start().catch(() => undefined); // told by onHalt
+  parent.ready();
+  await stopRequested(parent.stopping);
+  await relaying.stop().catch(() => undefined); // told by onHalt
+  await log.close();
+  history.write('stop', 'info');
+}
+
+/** What the relay says goes into the history, except for what it says all the time. */
+function historyLogger(history: History): Logger {
+  const write =
+    (level: string) =>
+    (fields: object, message: string): void => {
+      history.write('log', 'info', { level, message, ...fields });
+    };
+  return { debug: () => undefined, info: write('info'), warn: write('warn'), error: write('error') };
+}

@@ -1,0 +1,19 @@
+import type { Source } from '../../../src/relay/index.ts';
+import { overriding } from '../overriding.ts';
+
+/** Says that a batch is durable as soon as it was read. */
+export function ackOnReceive(source: Source): Source {
+  return {
+    async open(resume, signal) {
+      const reader = await source.open(resume, signal);
+      return overriding(reader, {
+        async next(nextSignal) {
+          const batch = await reader.next(nextSignal);
+          reader.durable();
+          return batch;
+        },
+        durable: () => undefined,
+      });
+    },
+  };
+}

@@ -1,0 +1,69 @@
+import type { HomeLog, Log } from '../../../src/broker/log.ts';
+import type { Source } from '../../../src/relay/index.ts';
+import type { Invariant } from '../checker.ts';
+import { ackOnReceive } from './ack-on-receive.ts';
+import { cursorById } from './cursor-by-id.ts';
+import { noFence } from './no-fence.ts';
+import { skipMissingRow } from './skip-missing-row.ts';
+
+/** A wrong implementation in place of the right one, which the run must find. */
+export interface Sabotage {
+  /** What is wrong. */
+  readonly wrong: string;
+  /** A run that finds one of these broken has caught it. */
+  readonly breaks: readonly Invariant[];
+  /** Faults without which it would not show. They are injected with and without the sabotage. */
+  readonly needs: readonly string[];
+  readonly source?: (source: Source, databaseUrl: string) => Source;
+  /** Of the relay. */
+  readonly homeLog?: (log: HomeLog, databaseUrl: string) => HomeLog;
+  /** Of the consumers. */
+  readonly log?: (log: Log, databaseUrl: string) => Log;
+}
+
+export const SABOTAGES = {
+  'ack-on-receive': {
+    wrong: 'the slot is acknowledged when a batch was received, not when it is durable',
+    breaks: ['I5'],
+    needs: ['lock-log'],
+    source: ackOnReceive,
+  },
+  'cursor-by-id': {
+    wrong: 'the outbox is polled behind the highest id that was seen',
+    breaks: ['I1'],
+    needs: ['relay-kill'],
+    source: cursorById,
+  },
+  'no-fence': {
+    wrong: 'appends do not ask whether the lease is still theirs',
+    breaks: ['I6'],
+    needs: ['relay-freeze-append'],
+    homeLog: noFence,
+  },
+  'skip-missing-row': {
+    wrong: 'a fetch steps over rows that are not visible yet',
+    breaks: ['I1'],
+    needs: ['late-visibility'],
+    log: skipMissingRow,
+  },
+} as const satisfies Readonly<Record<string, Sabotage>>;
+
+export type SabotageName = keyof typeof SABOTAGES;
+
+export const SABOTAGE_NAMES = Object.keys(SABOTAGES) as SabotageName[];
+
+export function sabotageOf(name: SabotageName): Sabotage {
+  return SABOTAGES[name];
+}
+
+export function sabotagedSource(source: Source, name: SabotageName | undefined, databaseUrl: string): Source {
+  return (name === undefined ? undefined : sabotageOf(name).source)?.(source, databaseUrl) ?? source;
+}
+
+export function sabotagedLog(log: HomeLog, name: SabotageName | undefined, databaseUrl: string): HomeLog {
+  return (name === undefined ? undefined : sabotageOf(name).homeLog)?.(log, databaseUrl) ?? log;
+}
+
+export function sabotagedReading(log: Log, name: SabotageName | undefined, databaseUrl: string): Log {
+  return (name === undefined ? undefined : sabotageOf(name).log)?.(log, databaseUrl) ?? log;
+}

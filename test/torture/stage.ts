@@ -1,0 +1,214 @@
+import { Child } from './child.ts';
+import type { TortureCluster } from './cluster.ts';
+import type { ConsumerSettings } from './consumer-process.ts';
+import type { Database } from './database.ts';
+import type { ArmedPoint } from './fail-points.ts';
+import type { History } from './history.ts';
+import type { HaltMessage, RelaySettings } from './relay-process.ts';
+import type { SabotageName } from './sabotage/sabotage.ts';
+import { waitUntil } from './wait-until.ts';
+import type { WriterSettings } from './writer-process.ts';
+
+export interface StageOptions {
+  readonly cluster: TortureCluster;
+  readonly database: Database;
+  readonly history: History;
+  readonly historyPath: string;
+  readonly seed: number;
+  readonly sabotage: SabotageName | undefined;
+  /** How many transactions a second the writers try together. */
+  readonly perSecond: number;
+  /** The way of relays to the server. */
+  readonly relayUrl: string;
+  /** Fires when the run is to end before its end. */
+  readonly stop: AbortSignal;
+}
+
+/** Short, so that takeovers can be waited for; a busy machine that loses a lease by itself does no harm. */
+export const LEASE_MS = 1_500;
+const CONSUMER_LEASE_MS = 3_000;
+/** How long a fault waits for what it wants to see. */
+export const PATIENCE_MS = 60_000;
+
+const RELAYS = ['relay-1', 'relay-2'];
+const CONSUMERS = ['consumer-1', 'consumer-2'];
+const WRITERS = ['writer-1', 'writer-2', 'writer-3'];
+const LANES = 4;
+
+/** The processes and the server that faults act upon. Whoever ends a process starts it again. */
+export class Stage implements AsyncDisposable {
+  readonly cluster: TortureCluster;
+  readonly database: Database;
+  readonly history: History;
+  readonly stop: AbortSignal;
+  /** Processes that ended, or relays that halted, without having been asked to. */
+  readonly collapses: string[] = [];
+  /** How relays read when they are started. */
+  mode: 'wal' | 'polling' = 'wal';
+  /** Codes with which a relay may halt now. */
+  allowedHalts: readonly string[] = [];
+  peakMemoryMiB = 0;
+  readonly #options: StageOptions;
+  readonly #children = new Map<string, Child>();
+  #writersStarted = 0;
+
+  constructor(options: StageOptions) {
+    this.#options = options;
+    this.cluster = options.cluster;
+    this.database = options.database;
+    this.history = options.history;
+    this.stop = options.stop;
+  }
+
+  get relays(): Child[] {
+    return this.#named(RELAYS);
+  }
+
+  get consumers(): Child[] {
+    return this.#named(CONSUMERS);
+  }
+
+  get writers(): Child[] {
+    return this.#named(WRITERS);
+  }
+
+  async startAll(): Promise<void> {
+    await Promise.all([...RELAYS, ...CONSUMERS].map((name) => this.start(name)));
+    await this.startWriters();
+  }
+
+  async startWriters(): Promise<void> {
+    await Promise.all(WRITERS.map((name) => this.start(name)));
+  }
+
+  async stopWriters(): Promise<void> {
+    await Promise.all(this.writers.map((writer) => writer.stop()));
+  }
+
+  /** Ends every relay and consumer in good order, and starts new ones. */
+  async restartReaders(): Promise<void> {
+    await Promise.all([...this.relays, ...this.consumers].map((child) => this.#stop(child)));
+    await Promise.all([...RELAYS, ...CONSUMERS].map((name) => this.start(name)));
+  }
+
+  async stopReaders(): Promise<void> {
+    await Promise.all([...this.relays, ...this.consumers].map((child) => this.#stop(child)));
+  }
+
+  async restartRelays(): Promise<void> {
+    await Promise.all(this.relays.map((child) => this.#stop(child)));
+    await Promise.all(RELAYS.map((name) => this.start(name)));
+  }
+
+  async #stop(child: Child): Promise<void> {
+    if (!(await child.stop())) this.collapses.push(`${child.name} did not end within 30 s of being asked to`);
+  }
+
+  /** Starts a process of this name; the former one has ended. Resolves when it works. */
+  async start(name: string): Promise<Child> {
+    const child = this.#spawn(name);
+    this.#children.set(name, child);
+    await child.ready;
+    return child;
+  }
+
+  /** Kills a process and starts it again. */
+  async killAndStart(child: Child): Promise<Child> {
+    this.watchMemory();
+    await child.kill();
+    return this.start(child.name);
+  }
+
+  /** Asks a process for an action at a point of its work. Resolves true once it has happened. */
+  async strike(child: Child, point: ArmedPoint, limitMs: number): Promise<boolean> {
+    if (point.action === 'kill') child.expectEnd();
+    else child.guard();
+    child.send(point);
+    return waitUntil(() => !child.isRunning || child.isFrozen, limitMs, this.stop);
+  }
+
+  /** The relay that holds the lease now, if it runs. */
+  async leader(): Promise<Child | undefined> {
+    const [row] = await this.database.query<{ holder: string }>(
+      'select holder from tailrace.relay_lease where expires_at > clock_timestamp()',
+    );
+    return this.relays.find(({ name, isRunning }) => isRunning && name === row?.holder);
+  }
+
+  /** The same, waiting for one. */
+  async someLeader(): Promise<Child> {
+    let leader: Child | undefined;
+    await waitUntil(async () => (leader = await this.leader()) !== undefined, PATIENCE_MS, this.stop);
+    if (leader === undefined) throw new Error('No relay holds the lease.');
+    return leader;
+  }
+
+  /** The number of the lease: it rises with every takeover. */
+  async epoch(): Promise<number> {
+    const { epoch } = await this.database.one<{ epoch: string }>(
+      'select coalesce(max(epoch), 0) as epoch from torture.lease',
+    );
+    return Number(epoch);
+  }
+
+  /** How many effects there are; their sequence's value, since counting them takes long. */
+  async effects(): Promise<number> {
+    const { last } = await this.database.one<{ last: string }>(
+      `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) as last`,
+    );
+    return Number(last);
+  }
+
+  /** Takes the relays' highest use of memory in; it leaves with the process. */
+  watchMemory(): void {
+    for (const relay of this.relays) this.peakMemoryMiB = Math.max(this.peakMemoryMiB, relay.peakMemoryMiB);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#children.values()].map((child) => child.kill()));
+  }
+
+  #named(names: readonly string[]): Child[] {
+    return names.flatMap((name) => this.#children.get(name) ?? []);
+  }
+
+  #spawn(name: string): Child {
+    const common = { name, historyPath: this.#options.historyPath };
+    const { sabotage, seed, perSecond, relayUrl } = this.#options;
+    const onCollapse = (child: Child): void => {
+      this.history.write('collapse', 'info', { name, lastWords: child.lastWords });
+      this.collapses.push(`${name} ended by itself: ${child.lastWords}`);
+    };
+    if (RELAYS.includes(name)) {
+      const settings: RelaySettings = {
+        ...common,
+        databaseUrl: relayUrl,
+        mode: this.mode,
+        leaseMs: LEASE_MS,
+        sabotage,
+      };
+      const onMessage = (message: unknown): void => this.#heard(name, message);
+      return new Child({ name, program: 'relay-process', settings, onCollapse, onMessage });
+    }
+    const databaseUrl = this.cluster.url;
+    if (CONSUMERS.includes(name)) {
+      const settings: ConsumerSettings = { ...common, databaseUrl, leaseMs: CONSUMER_LEASE_MS, sabotage };
+      return new Child({ name, program: 'consumer-process', settings, onCollapse });
+    }
+    const settings: WriterSettings = {
+      ...common,
+      databaseUrl,
+      seed,
+      number: ++this.#writersStarted,
+      lanes: LANES,
+      perSecond: perSecond / WRITERS.length,
+    };
+    return new Child({ name, program: 'writer-process', settings, onCollapse });
+  }
+
+  #heard(name: string, message: unknown): void {
+    if (typeof message !== 'object' || message === null || !('halted' in message)) return;
+    const { halted } = message as HaltMessage;
+    if (!this.allowedHalts.includes(halted)) this.collapses.push(`${name} halted: ${halted}`);
+  }
+}

@@ -1,0 +1,93 @@
+import type { Database } from './database.ts';
+
+/** Business keys that the writers count up. */
+export const KEYS = Array.from({ length: 48 }, (_, n) => `key-${n}`);
+/** Counted up by the run itself, to measure how long a message takes after a fault. */
+export const PROBE_KEY = 'probe';
+/** Counted up by transactions that hold their lock for long. */
+export const IDLE_KEY = 'idle';
+/** Counted up by huge transactions. */
+export const HUGE_KEYS = ['huge-0', 'huge-1'];
+
+export const TOPIC = 'torture';
+export const MESSAGE_TYPE = 'Stepped';
+
+/** What a message says, and what the truth says of it. */
+export interface Step {
+  readonly id: number;
+  readonly k: string;
+  readonly n: number;
+}
+
+/**
+ * The tables of the oracle. `n` counts the commits of a key, under the lock of the key's row: dense, and in the order of the
+ * commits. The table of effects has no unique constraint, which would hide what it forbids. Two triggers write down who
+ * appended under which lease, whatever the append statement itself checks.
+ */
+export async function createTables(database: Database): Promise<void> {
+  await database.query(TABLES);
+  await database.query(`insert into torture.agg (k) select unnest($1::text[])`, [
+    [...KEYS, PROBE_KEY, IDLE_KEY, ...HUGE_KEYS],
+  ]);
+}
+
+const TABLES = `
+  create schema torture;
+  create table torture.agg (k text primary key, n bigint not null default 0);
+  create table torture.truth (id bigint primary key, k text not null, n bigint not null);
+  create table torture.effect (
+    seq bigint generated always as identity, group_name text not null, id bigint not null, k text not null, n bigint not null
+  );
+  create index on torture.effect (id) where k = '${PROBE_KEY}';
+  create table torture.batch (
+    seq bigint not null, epoch bigint not null, lease_epoch bigint, progress pg_lsn not null,
+    at timestamptz not null default clock_timestamp()
+  );
+  create table torture.lease (
+    epoch bigint not null, holder text not null, at timestamptz not null default clock_timestamp()
+  );
+
+  create function torture.step(of_key text, with_id bigint) returns void language plpgsql as $$
+  declare next bigint;
+  begin
+    update torture.agg set n = n + 1 where k = of_key returning n into next;
+    insert into torture.truth values (with_id, of_key, next);
+    perform tailrace.publish('${TOPIC}', of_key, '${MESSAGE_TYPE}', json_build_object('id', with_id, 'k', of_key, 'n', next));
+  end $$;
+
+  -- The first ids go to the first keys, in the order given.
+  create function torture.steps(of_keys text[], with_ids bigint[]) returns void language plpgsql as $$
+  begin
+    for i in 1 .. cardinality(of_keys) loop
+      perform torture.step(of_keys[i], with_ids[i]);
+    end loop;
+  end $$;
+
+  create function torture.leap(of_key text, first_id bigint, steps int) returns void language plpgsql as $$
+  declare last bigint;
+  begin
+    update torture.agg set n = n + steps where k = of_key returning n into last;
+    insert into torture.truth select first_id + i, of_key, last - steps + 1 + i from generate_series(0, steps - 1) i;
+    insert into tailrace.outbox (message_id, topic, key, type, payload)
+      select tailrace.uuid_v7(), '${TOPIC}', of_key, '${MESSAGE_TYPE}',
+        json_build_object('id', first_id + i, 'k', of_key, 'n', last - steps + 1 + i)
+      from generate_series(0, steps - 1) i;
+  end $$;
+
+  create function torture.note_batch() returns trigger language plpgsql as $$
+  begin
+    insert into torture.batch (seq, epoch, lease_epoch, progress)
+      values (new.seq, new.epoch, (select epoch from tailrace.relay_lease where name = new.name), new.progress::pg_lsn);
+    return null;
+  end $$;
+  create trigger torture_note after insert on tailrace.relay_batch
+    for each row execute function torture.note_batch();
+
+  create function torture.note_lease() returns trigger language plpgsql as $$
+  begin
+    insert into torture.lease (epoch, holder) values (new.epoch, new.holder);
+    return null;
+  end $$;
+  create trigger torture_note after insert or update of epoch on tailrace.relay_lease
+    for each row execute function torture.note_lease();
+`;

@@ -1,0 +1,145 @@
+import { copyFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { messageOf } from '../../src/base/errors.ts';
+import { pause } from '../../src/base/signal.ts';
+import { migrate } from '../../src/postgres/migrations.ts';
+import type { PostgresVersion } from '../servers/find-postgres.ts';
+import { check, type Evidence } from './checker.ts';
+import { TortureCluster } from './cluster.ts';
+import { Database } from './database.ts';
+import { drain } from './drain.ts';
+import { readDatabase, readProcesses } from './evidence.ts';
+import type { Fault } from './fault.ts';
+import { makeRunFolder } from './folder.ts';
+import { History } from './history.ts';
+import { Nemesis, planOf } from './nemesis.ts';
+import { Probe } from './probe.ts';
+import { Random } from './random.ts';
+import { reportOf, type TortureReport } from './report.ts';
+import type { SabotageName } from './sabotage/sabotage.ts';
+import { SlotWatch } from './slot-watch.ts';
+import { Stage } from './stage.ts';
+import { createTables } from './tables.ts';
+
+export interface TortureOptions {
+  readonly seed: number;
+  /** How long messages are written and faults injected. Without it: until every fault was injected once. */
+  readonly seconds: number | undefined;
+  readonly faults: readonly Fault[];
+  readonly sabotage: SabotageName | undefined;
+  readonly version: PostgresVersion;
+  readonly perSecond: number;
+  /** How long a message committed after a fault may take before that counts as a stall. */
+  readonly recoveryLimitMs: number;
+  /** Where to leave the history. */
+  readonly historyPath: string | undefined;
+  readonly say: (text: string) => void;
+  readonly stop: AbortSignal;
+}
+
+const MEMORY_LIMIT_MIB = 256;
+/** Nothing is broken for so long at first, in parts of the whole. */
+const CLEAN_PART = 0.05;
+
+/** Runs it all: clean, faults, heal, restart, drain, read back, check. Leaves nothing behind, however it ends. */
+export async function torture(options: TortureOptions): Promise<TortureReport> {
+  await using folder = await makeRunFolder();
+  const historyPath = join(folder.path, 'history.ndjson');
+  try {
+    return await runIn(folder.path, historyPath, options);
+  } finally {
+    if (options.historyPath !== undefined) {
+      await copyFile(historyPath, options.historyPath).catch((error: unknown) => {
+        options.say(`the history could not be kept: ${messageOf(error)}`);
+      });
+    }
+  }
+}
+
+async function runIn(folder: string, historyPath: string, options: TortureOptions): Promise<TortureReport> {
+  const { seed, sabotage, perSecond, stop, say } = options;
+  say(`seed ${seed}, Postgres ${options.version}${sabotage === undefined ? '' : `, sabotage ${sabotage}`}`);
+  await using cluster = await TortureCluster.start(options.version, folder);
+  await using database = new Database(cluster.url);
+  await prepare(cluster.url, database);
+  const history = new History(historyPath, 'nemesis');
+  history.write('run', 'info', { seed, sabotage });
+  const relayUrl = cluster.url;
+  await using stage = new Stage({
+    cluster,
+    database,
+    history,
+    historyPath,
+    seed,
+    sabotage,
+    perSecond,
+    relayUrl,
+    stop,
+  });
+  const probe = new Probe(database, options.recoveryLimitMs, stop);
+  const slotWatch = new SlotWatch(database);
+  const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
+  try {
+    await play(options, stage, probe, nemesis);
+    say('stopping the writers, restarting every relay and consumer, waiting for the last messages');
+    await stage.stopWriters();
+    await stage.restartReaders();
+    const drained = await drain(database, stop);
+    stop.throwIfAborted();
+    stage.watchMemory();
+    await slotWatch.stop();
+    await stage.stopReaders();
+    const evidence = await gather(stage, nemesis, slotWatch, drained, historyPath);
+    return reportOf(options, evidence, check(evidence), nemesis.reports);
+  } finally {
+    await slotWatch.stop();
+    history.close();
+  }
+}
+
+async function prepare(url: string, database: Database): Promise<void> {
+  const pool = new pg.Pool({ connectionString: url, max: 1 });
+  try {
+    await migrate(pool);
+  } finally {
+    await pool.end();
+  }
+  await createTables(database);
+}
+
+async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis: Nemesis): Promise<void> {
+  const { seconds, faults, say, stop, seed } = options;
+  await stage.startAll();
+  if ((await probe.arrive()) === undefined) throw new Error('The first message never arrived.');
+  const startedMs = performance.now();
+  say('messages flow');
+  await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
+  const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
+  await nemesis.run(planOf(faults, new Random(seed, 'plan')), endMs);
+  if (endMs !== undefined) await pause(Math.max(0, endMs - performance.now()), stop);
+  stop.throwIfAborted();
+}
+
+async function gather(
+  stage: Stage,
+  nemesis: Nemesis,
+  slotWatch: SlotWatch,
+  drained: boolean,
+  historyPath: string,
+): Promise<Evidence> {
+  const { attempts, refused } = await readProcesses(historyPath);
+  return {
+    ...(await readDatabase(stage.database)),
+    attempts,
+    refused,
+    earlyAcknowledgements: slotWatch.found,
+    memoryMiB: stage.peakMemoryMiB,
+    memoryLimitMiB: MEMORY_LIMIT_MIB,
+    drained,
+    collapses: stage.collapses,
+    stalls: nemesis.stalls,
+    dangers: [],
+    unorderedKeys: new Set(),
+  };
+}
