@@ -9,6 +9,8 @@ export interface SourceFacts {
   readonly inRecovery: boolean;
   readonly mayReplicate: boolean;
   readonly walSenderTimeoutMs: number;
+  /** What the server lets a slot hold back at most; `undefined` where it sets no limit. */
+  readonly maxSlotWalKeepBytes: number | undefined;
   readonly database: string;
   readonly databaseOid: string;
   readonly outboxFound: boolean;
@@ -34,6 +36,7 @@ interface FactsRow {
   in_recovery: boolean;
   may_replicate: boolean;
   wal_sender_timeout: number;
+  max_slot_wal_keep_mb: number;
   database: string;
   database_oid: string;
   outbox: string | null;
@@ -52,6 +55,7 @@ export async function readFacts(client: pg.ClientBase, schema: string): Promise<
         pg_is_in_recovery() as in_recovery,
         (select rolreplication or rolsuper from pg_roles where rolname = current_user) as may_replicate,
         (select setting::int from pg_settings where name = 'wal_sender_timeout') as wal_sender_timeout,
+        (select setting::int from pg_settings where name = 'max_slot_wal_keep_size') as max_slot_wal_keep_mb,
         current_database() as database, (select oid::text from pg_database where datname = current_database()) as database_oid,
         c.oid::text as outbox, row_security_active(c.oid) as row_security,
         not exists (select from pg_inherits i join pg_class p on p.oid = i.inhrelid
@@ -75,6 +79,7 @@ export async function readFacts(client: pg.ClientBase, schema: string): Promise<
     inRecovery: row.in_recovery,
     mayReplicate: row.may_replicate,
     walSenderTimeoutMs: row.wal_sender_timeout,
+    maxSlotWalKeepBytes: row.max_slot_wal_keep_mb < 0 ? undefined : row.max_slot_wal_keep_mb * 1024 ** 2,
     database: row.database,
     databaseOid: row.database_oid,
     outboxFound: row.outbox !== null,
@@ -148,8 +153,8 @@ export interface SlotFacts {
   readonly database: string | undefined;
   readonly activePid: number | undefined;
   readonly confirmedFlush: Lsn | undefined;
-  /** The WAL that it needs is gone. */
-  readonly lost: boolean;
+  /** Why the server has given it up, so that nothing can be read from it any more; `undefined` if it can. */
+  readonly lost: string | undefined;
 }
 
 export async function readSlot(client: pg.ClientBase, slot: string): Promise<SlotFacts | undefined> {
@@ -159,9 +164,11 @@ export async function readSlot(client: pg.ClientBase, slot: string): Promise<Slo
     active_pid: number | null;
     confirmed_flush_lsn: string | null;
     wal_status: string | null;
+    invalidation_reason: string | null;
   }>(
-    `select plugin, database, active_pid, confirmed_flush_lsn::text, wal_status
-      from pg_replication_slots where slot_name = $1`,
+    `select plugin, database, active_pid, confirmed_flush_lsn::text, wal_status,
+        to_jsonb(s) ->> 'invalidation_reason' as invalidation_reason
+      from pg_replication_slots s where slot_name = $1`,
     [slot],
   );
   const row = result.rows[0];
@@ -171,7 +178,7 @@ export async function readSlot(client: pg.ClientBase, slot: string): Promise<Slo
     database: row.database ?? undefined,
     activePid: row.active_pid ?? undefined,
     confirmedFlush: row.confirmed_flush_lsn === null ? undefined : parseLsn(row.confirmed_flush_lsn),
-    lost: row.wal_status === 'lost',
+    lost: row.invalidation_reason ?? (row.wal_status === 'lost' ? 'wal_removed' : undefined),
   };
 }
 
@@ -195,7 +202,7 @@ export function assertOurSlot(slot: SlotFacts | undefined, name: string, databas
  */
 export function whyNotSlot(slot: SlotFacts | undefined, end: Lsn): string | undefined {
   if (slot === undefined) return 'it does not exist';
-  if (slot.lost) return 'the server has removed WAL that it needs';
+  if (slot.lost !== undefined) return `the server has invalidated it (${slot.lost})`;
   if (slot.confirmedFlush === undefined) return 'its creation did not finish';
   if (end === 0n) return 'it is older than this log';
   if (slot.confirmedFlush > end) return 'it is ahead of the log, as one that was created anew or advanced by hand';

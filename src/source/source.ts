@@ -1,3 +1,6 @@
+import type { RelayMode } from '../broker/log.ts';
+import type { WalBudgetUse } from './wal/wal-budget.ts';
+
 /**
  * Committed messages, in commit order, as columns: message n is `ids[n]`, `topics[n]`, `keyHashes[n]`. A batch may be
  * empty: then only its progress and checkpoint are to be made durable.
@@ -22,9 +25,11 @@ export interface Resume {
 
 /** How a source is reading now, and why. */
 export interface SourceStatus {
-  readonly mode: 'wal' | 'polling';
-  /** Why it does not read the WAL, where it could not. */
+  readonly mode: RelayMode;
+  /** Why it does not read as it was asked to. */
   readonly reason?: string;
+  /** How much WAL its replication slot holds back, where that has a budget. As of some seconds ago. */
+  readonly walBudget?: WalBudgetUse;
 }
 
 /** One reading of a source, from a resume point on. */
@@ -44,5 +49,11 @@ export interface SourceReader {
 
 /** Where the relay learns committed messages. */
 export interface Source {
-  open(resume: Resume, signal: AbortSignal): Promise<SourceReader>;
+  /**
+   * Starts to read.
+   *
+   * @param mode what an operator asked for; `undefined` leaves it to the source. Where the source cannot read like that, it
+   * reads as it can, and its status says why.
+   */
+  open(resume: Resume, signal: AbortSignal, mode?: RelayMode): Promise<SourceReader>;
 }

@@ -1,7 +1,7 @@
 import { TailraceError } from '../../base/errors.ts';
 import { silentLogger, type Logger } from '../../base/logger.ts';
-import { closeClient, openClient } from '../../postgres/connection.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
+import { ControlConnection } from '../control-connection.ts';
 import { resumePlace } from '../place.ts';
 import { assertSafe, readFacts } from '../preflight.ts';
 import type { Source } from '../source.ts';
@@ -39,6 +39,8 @@ export function pollingOptions(options: PollingOptions): PollingTimes {
   return { minIntervalMs, maxIntervalMs: Math.max(minIntervalMs, maxIntervalMs), pageRows };
 }
 
+const POLLS_ONLY = 'it was built with pollingSource, which only polls; build it with walSource to choose';
+
 /**
  * Reads the outbox by asking, in short queries, what has become visible since the last answer. Needs no replication right,
  * no `wal_level`, no slot. Messages of one key keep their order if the writers hold a lock on what the key stands for when
@@ -50,12 +52,9 @@ export function pollingSource(options: PollingOptions): Source {
   const quotedSchema = quoteSchema(schema);
   const times = pollingOptions(options);
   return {
-    async open(resume) {
-      const client = await openClient({
-        connectionString: options.connectionString,
-        applicationName: 'tailrace relay polling',
-        settings: { plan_cache_mode: 'force_custom_plan' },
-      });
+    async open(resume, signal, mode) {
+      const control = await ControlConnection.open(options.connectionString, 'tailrace relay polling', signal);
+      const { client } = control;
       try {
         assertSafe(await readFacts(client, schema), schema);
         const upkeep = new Upkeep(client, quotedSchema, logger);
@@ -64,15 +63,12 @@ export function pollingSource(options: PollingOptions): Source {
           quotedSchema,
           upkeep,
           place: await resumePlace(resume),
-          status: { mode: 'polling' },
+          status: { mode: 'polling', ...(mode === 'wal' && { reason: POLLS_ONLY }) },
           ...times,
-          close: async () => {
-            await upkeep.stop();
-            await closeClient(client);
-          },
+          close: () => control.close(() => upkeep.stop()),
         });
       } catch (error) {
-        await closeClient(client);
+        await control.close();
         throw error;
       }
     },

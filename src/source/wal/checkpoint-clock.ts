@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { TailraceError } from '../../base/errors.ts';
 import { parseLsn, type Lsn } from '../../base/lsn.ts';
 import { Snapshot } from '../../postgres/snapshot.ts';
 import type { Checkpoint } from '../place.ts';
@@ -10,6 +11,10 @@ import type { StreamedRows } from './outbox-stream.ts';
  * by position.
  *
  * Taken the other way round, the snapshot could see a commit above the position, and a later sweep would miss it.
+ *
+ * Each checkpoint is an audit too: of the rows that its snapshot sees and the last one did not, as many must have come by
+ * the WAL as the outbox holds. A server leaves rows out without a word where the publication is altered, dropped (from
+ * Postgres 17 on), or a partition is not logged.
  */
 export class CheckpointClock {
   readonly #client: pg.ClientBase;
@@ -19,7 +24,8 @@ export class CheckpointClock {
   /** In the log and not seen by the last snapshot that was used. */
   #recent: { position: number; xid: number }[] = [];
   #snapshot: Snapshot;
-  #pending: { snapshot: Snapshot; insertLsn: Lsn } | undefined;
+  /** `expected`: how many rows it sees that `#snapshot` does not. `came`: how many of them came since it was taken. */
+  #pending: { snapshot: Snapshot; insertLsn: Lsn; expected: number; came: number } | undefined;
 
   constructor(client: pg.ClientBase, quotedSchema: string, from: Snapshot, unverified: readonly number[]) {
     this.#client = client;
@@ -36,29 +42,50 @@ export class CheckpointClock {
   /** Takes a snapshot, unless one waits already, or rows that the log holds are not visible yet. */
   async tick(): Promise<void> {
     if (this.#pending !== undefined) return;
-    const result = await this.#client.query<{ snapshot: string; insert_lsn: string; visible: string }>(
+    const result = await this.#client.query<{ snapshot: string; insert_lsn: string; visible: string; fresh: string }>(
       `with s as materialized (select pg_current_snapshot()::text as snapshot)
         select s.snapshot, (select count(*) from ${this.#outbox} where position = any($1::bigint[])) as visible,
+          (select count(*) from ${this.#outbox} o
+            where (o.tx >= $2 or o.tx = any($3::bigint[])) and o.position <> all($1::bigint[])) as fresh,
           pg_current_wal_insert_lsn()::text as insert_lsn from s`,
-      [this.#unverified],
+      [this.#unverified, this.#snapshot.xmax, this.#snapshot.inProgress],
     );
     const row = result.rows[0];
     if (row === undefined || Number(row.visible) < this.#unverified.length) return;
     this.#unverified = [];
-    this.#pending = { snapshot: Snapshot.parse(row.snapshot), insertLsn: parseLsn(row.insert_lsn) };
+    const snapshot = Snapshot.parse(row.snapshot);
+    this.#pending = { snapshot, insertLsn: parseLsn(row.insert_lsn), expected: Number(row.fresh), came: 0 };
   }
 
-  /** Notes rows that are about to be appended; answers the checkpoint that holds once they are, if one does. */
+  /**
+   * Notes rows that are about to be appended; answers the checkpoint that holds once they are, if one does.
+   *
+   * @throws TailraceError `REPLICATION_FAILED`: rows that were committed before did not come.
+   */
   append({ rows, xids, end }: StreamedRows): Checkpoint | undefined {
-    const floor = this.#pending?.snapshot ?? this.#snapshot;
+    const pending = this.#pending;
+    const floor = pending?.snapshot ?? this.#snapshot;
     xids.forEach((xid, n) => {
       if (!floor.sees(xid)) this.#recent.push({ position: rows.ids[n] ?? 0, xid });
+      else if (pending !== undefined && !this.#snapshot.sees(xid)) pending.came += 1;
     });
-    if (this.#pending === undefined || end < this.#pending.insertLsn) return undefined;
-    const { snapshot } = this.#pending;
+    if (pending === undefined || end < pending.insertLsn) return undefined;
+    const { snapshot, expected, came } = pending;
+    const beyond = this.#recent.filter(({ xid }) => !snapshot.sees(xid));
+    assertNoneMissing(expected, came + this.#recent.length - beyond.length);
     this.#pending = undefined;
     this.#snapshot = snapshot;
-    this.#recent = this.#recent.filter(({ xid }) => !snapshot.sees(xid));
-    return { snapshot, beyond: this.#recent.map(({ position }) => position) };
+    this.#recent = beyond;
+    return { snapshot, beyond: beyond.map(({ position }) => position) };
   }
+}
+
+/** More may have come than are there: somebody has deleted rows. */
+function assertNoneMissing(expected: number, came: number): void {
+  if (came >= expected) return;
+  throw new TailraceError(
+    'REPLICATION_FAILED',
+    `Of ${expected} new messages in the outbox, ${came} came by the WAL, expected all. Look whether the publication was altered, or a partition of the outbox is UNLOGGED. The outbox is swept.`,
+    { retryable: true },
+  );
 }

@@ -141,7 +141,8 @@ function outboxColumns(relation: Relation): OutboxColumnNumbers {
     if (at >= 0) return at;
     throw new TailraceError(
       'PUBLICATION_MISMATCH',
-      `The publication sends the outbox without its column ${name} (it sends ${relation.columns.join(', ')}). Set the publication's column list back to what the migrations made it.`,
+      `The publication sends the outbox without its column ${name} (it sends ${relation.columns.join(', ')}). The outbox is polled until the publication's column list is set back to what the migrations made it.`,
+      { retryable: true },
     );
   };
   return { position: find('position'), topic: find('topic'), key: find('key'), tx: find('tx') };

@@ -1,9 +1,11 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import type pg from 'pg';
 import { LogicalReplicationService } from 'pg-logical-replication';
-import { TailraceError, messageOf } from '../../base/errors.ts';
+import { isTailraceError, TailraceError, messageOf } from '../../base/errors.ts';
 import type { Lsn } from '../../base/lsn.ts';
+import { CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
+import { withTlsExplained } from '../../postgres/tls.ts';
 import { CopyBothReader } from '../../pgoutput/copy-both.ts';
 import { decodeCopyData, type ReplicationHandler } from '../../pgoutput/decoder.ts';
 import { adaptiveReadPacing, READ_PAUSE_MS } from './read-pacing.ts';
@@ -20,6 +22,10 @@ export interface ReplicationConnectionOptions {
   /** Called once when the stream ends without having been closed here. */
   readonly onEnd: (error: TailraceError) => void;
 }
+
+/** Connecting, and after it whatever the server does before the stream begins. */
+const START_TIMEOUT_MS = 2 * CONNECT_TIMEOUT_MS;
+const CLOSE_TIMEOUT_MS = 1_000;
 
 /** What of `pg`'s connection is used here, and not in its types. */
 interface ReplicationClient {
@@ -61,6 +67,7 @@ export class ReplicationConnection {
       {
         connectionString: options.connectionString,
         application_name: 'tailrace relay wal',
+        connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
         keepAlive: true,
         // While paused, a socket reads on until its buffer is full: with one of a byte, pausing leaves bytes in the kernel.
         stream: () => new Socket({ readableHighWaterMark: 1 } as SocketConstructorOpts),
@@ -85,11 +92,16 @@ export class ReplicationConnection {
     const service = this.#service;
     return new Promise((resolve, reject) => {
       const fail = (cause: unknown): void => {
+        clearTimeout(timer);
         const error = replicationFailed(this.#options.slot, cause);
         reject(error);
         this.#end(error);
       };
+      const timer = setTimeout(() => {
+        fail(new Error(`the server did not begin to stream within ${START_TIMEOUT_MS} ms`));
+      }, START_TIMEOUT_MS);
       service.on('start', () => {
+        clearTimeout(timer);
         resolve();
       });
       service.on('error', fail);
@@ -189,17 +201,24 @@ export class ReplicationConnection {
     this.#options.onEnd(error);
   }
 
+  /** Does not wait for a network that is gone. */
   async close(): Promise<void> {
     this.#ended = true;
     clearTimeout(this.#resumeTimer);
+    const timer = setTimeout(() => {
+      this.#client?.connection.stream.destroy();
+    }, CLOSE_TIMEOUT_MS);
     await this.#service.destroy().catch(() => undefined);
+    clearTimeout(timer);
   }
 }
 
 /** The role may not replicate, or `pg_hba.conf` does not let it in. */
 const FORBIDDEN: ReadonlySet<string | undefined> = new Set(['28000', '28P01', '42501']);
 
-function replicationFailed(slot: string, cause: unknown): TailraceError {
+function replicationFailed(slot: string, thrown: unknown): TailraceError {
+  const cause = withTlsExplained(thrown);
+  if (isTailraceError(cause, 'TLS_REFUSED')) return cause;
   const retryable = !FORBIDDEN.has(sqlStateOf(cause));
   const next = retryable ? 'It is opened again from the last durable position.' : 'Grant the role what it needs.';
   return new TailraceError(

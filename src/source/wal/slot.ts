@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { lsn, parseLsn, type Lsn } from '../../base/lsn.ts';
 import { pause } from '../../base/signal.ts';
+import { closeClient, CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
 import { Snapshot } from '../../postgres/snapshot.ts';
 import { readSlot, type SlotFacts } from '../preflight.ts';
 
@@ -20,6 +21,13 @@ export async function freeSlot(
   }
 }
 
+/** Drops a slot, with whoever reads or creates it. The caller holds the lease, and the slot is ours. */
+export async function dropSlot(client: pg.ClientBase, slot: string): Promise<void> {
+  const ours = 'from pg_replication_slots where slot_name = $1';
+  await client.query(`select pg_terminate_backend(active_pid, 5000) ${ours} and active_pid is not null`, [slot]);
+  await client.query(`select pg_drop_replication_slot(slot_name) ${ours}`, [slot]);
+}
+
 /** A slot under creation. Creating one waits for every write transaction that is running in the cluster. */
 export interface SlotCreation {
   /** Settles when the slot exists. */
@@ -34,20 +42,25 @@ export interface CreatedSlot {
   readonly consistentPoint: Lsn;
 }
 
+export interface SlotCreationOptions {
+  readonly connectionString: string;
+  readonly slot: string;
+  /** Standbys keep a copy of it. Needs Postgres 17. */
+  readonly failover: boolean;
+  /** Rejects if there is to be no slot. */
+  readonly allowed: () => Promise<void>;
+}
+
 /** Starts to create a slot, anew if one of that name exists. `control` is a plain connection to the same database. */
-export function createSlot(
-  control: pg.Client,
-  connectionString: string,
-  slot: string,
-  serverVersion: number,
-): SlotCreation {
+export function createSlot(control: pg.Client, options: SlotCreationOptions): SlotCreation {
   const replication = new pg.Client({
-    connectionString,
+    connectionString: options.connectionString,
     application_name: 'tailrace relay slot',
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     replication: 'database',
   } as pg.ClientConfig);
   replication.on('error', () => undefined); // the pending query rejects as well
-  const done = create(control, replication, slot, serverVersion);
+  const done = create(control, replication, options);
   done.catch(() => undefined); // whoever awaits `done` sees it; until then it must not count as unhandled
   let closed: Promise<void> | undefined;
   return { done, close: () => (closed ??= endReplicationSession(control, replication)) };
@@ -56,14 +69,12 @@ export function createSlot(
 async function create(
   control: pg.Client,
   replication: pg.Client,
-  slot: string,
-  serverVersion: number,
+  { slot, failover, allowed }: SlotCreationOptions,
 ): Promise<CreatedSlot> {
+  await allowed();
   await replication.connect();
-  await control.query('select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = $1', [
-    slot,
-  ]);
-  const options = serverVersion >= 170_000 ? `SNAPSHOT 'export', FAILOVER true` : `SNAPSHOT 'export'`;
+  await dropSlot(control, slot);
+  const options = failover ? `SNAPSHOT 'export', FAILOVER true` : `SNAPSHOT 'export'`;
   const { rows } = await replication.query<{ consistent_point: string; snapshot_name: string }>(
     `CREATE_REPLICATION_SLOT "${slot}" LOGICAL pgoutput (${options})`,
   );
@@ -84,7 +95,7 @@ async function endReplicationSession(control: pg.Client, replication: pg.Client)
       ])
       .catch(() => undefined);
   }
-  await replication.end().catch(() => undefined);
+  await closeClient(replication);
 }
 
 /** The exported snapshot as text; the transaction that imports it is closed at once. */

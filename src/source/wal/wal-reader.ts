@@ -3,11 +3,11 @@ import type { Logger } from '../../base/logger.ts';
 import { lsn, type Lsn } from '../../base/lsn.ts';
 import { pause, Signal } from '../../base/signal.ts';
 import { sourceBatch } from '../batch.ts';
-import { encodeCheckpoint, encodeProgress } from '../place.ts';
+import { encodeCheckpoint, encodeProgress, type Checkpoint } from '../place.ts';
 import type { SourceBatch, SourceReader, SourceStatus } from '../source.ts';
 import type { Upkeep } from '../upkeep.ts';
 import type { CheckpointClock } from './checkpoint-clock.ts';
-import type { OutboxStream } from './outbox-stream.ts';
+import type { OutboxStream, StreamedRows } from './outbox-stream.ts';
 import type { ReplicationConnection } from './replication-connection.ts';
 
 export interface WalReaderParts {
@@ -24,6 +24,8 @@ export interface WalReaderParts {
     onData: () => void;
     onEnd: (error: TailraceError) => void;
   }) => Promise<{ stream: OutboxStream; connection: ReplicationConnection }>;
+  /** Called when messages were found that the WAL did not bring: it must not be read from the same slot again. */
+  readonly onGap: (reason: string) => void;
   readonly close: () => Promise<void>;
 }
 
@@ -134,7 +136,7 @@ export class WalReader implements SourceReader {
     const stream = this.#stream;
     if (stream === undefined || (stream.size === 0 && !this.#checkpointDue())) return undefined;
     const streamed = stream.take();
-    const checkpoint = this.#parts.clock.append(streamed);
+    const checkpoint = this.#checkpoint(streamed);
     if (checkpoint !== undefined) {
       this.#dirty = false;
       stream.passedLogged();
@@ -144,6 +146,15 @@ export class WalReader implements SourceReader {
     this.#handedOut = streamed.end;
     this.#movedAtMs = performance.now();
     return sourceBatch(streamed.rows, encodeProgress(streamed.end), checkpoint && encodeCheckpoint(checkpoint));
+  }
+
+  #checkpoint(streamed: StreamedRows): Checkpoint | undefined {
+    try {
+      return this.#parts.clock.append(streamed);
+    } catch (error) {
+      this.#parts.onGap(messageOf(error));
+      throw error;
+    }
   }
 
   #noticeRows(): void {
@@ -209,9 +220,8 @@ export class WalReader implements SourceReader {
 
   async close(): Promise<void> {
     for (const timer of this.#timers) clearInterval(timer);
-    await this.#ticking;
     this.#sendStatus(false);
-    await this.#connection?.close();
-    await this.#parts.close();
+    await Promise.all([this.#connection?.close(), this.#parts.close()]);
+    await this.#ticking; // its query has been answered, or cut off
   }
 }

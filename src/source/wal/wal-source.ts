@@ -1,8 +1,9 @@
-import type pg from 'pg';
 import { isTailraceError, messageOf, TailraceError } from '../../base/errors.ts';
 import { silentLogger, type Logger } from '../../base/logger.ts';
-import { closeClient, openClient } from '../../postgres/connection.ts';
+import { sqlStateOf } from '../../postgres/sqlstate.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
+import type { RelayMode } from '../../broker/log.ts';
+import { ControlConnection } from '../control-connection.ts';
 import { resumePlace, type Place } from '../place.ts';
 import { PollingReader } from '../polling/polling-reader.ts';
 import { pollingOptions, type PollingOptions, type PollingTimes } from '../polling/polling-source.ts';
@@ -20,8 +21,9 @@ import { Upkeep } from '../upkeep.ts';
 import { CheckpointClock } from './checkpoint-clock.ts';
 import { OutboxStream } from './outbox-stream.ts';
 import { ReplicationConnection } from './replication-connection.ts';
-import { createSlot, freeSlot } from './slot.ts';
-import { SweepThenStream } from './sweep-then-stream.ts';
+import { createSlot, dropSlot, freeSlot, type SlotCreation } from './slot.ts';
+import { NoWal, SweepThenStream } from './sweep-then-stream.ts';
+import { WalBudgetWatch, WatchedReader, type WalBudgetPolicy } from './wal-budget-watch.ts';
 import { WalReader } from './wal-reader.ts';
 
 export interface WalSourceOptions extends PollingOptions {
@@ -30,26 +32,35 @@ export interface WalSourceOptions extends PollingOptions {
    * outboxes on one server need two names. @defaultValue the schema and the database's OID, as in `tailrace_16384`
    */
   readonly slot?: string;
+  /**
+   * Whether standbys keep a copy of the slot, so that it outlives a failover. From Postgres 17 on; the standby needs
+   * `sync_replication_slots = on`. @defaultValue true
+   */
+  readonly failoverSlot?: boolean;
+  /**
+   * How much WAL the slot may hold back, in bytes. Warned of at 50 and 80 %, with who holds it and when it will be full.
+   * @defaultValue the server's `max_slot_wal_keep_size`; none where that sets no limit
+   */
+  readonly walBudgetBytes?: number;
+  /**
+   * What to do when that is used up. `warn` only says so. `drop-slot` drops the slot, so that the server can remove the WAL,
+   * and polls until a new one exists; no message is lost by that. @defaultValue 'warn'
+   */
+  readonly onWalBudget?: WalBudgetPolicy;
 }
 
 /**
- * Reads the outbox from the write-ahead log. Where the server or the role does not allow that, it polls at once, warns, and
- * says so in its status. A slot that is missing, lost, or not the one that this log was read from is created anew, while
- * polling delivers.
+ * Reads the outbox from the write-ahead log. Where the server or the role does not allow that, it polls at once, warns, says
+ * so in its status, and tries again now and then. A slot that is missing, lost, or not the one that this log was read from
+ * is created anew, while polling delivers.
+ *
+ * @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`.
  */
 export function walSource(options: WalSourceOptions): Source {
-  const logger = options.logger ?? silentLogger;
-  const schema = options.schema ?? DEFAULT_SCHEMA;
-  const times = pollingOptions(options);
-  quoteSchema(schema);
-  if (options.slot !== undefined && !/^[a-z0-9_]{1,63}$/.test(options.slot)) {
-    throw new TailraceError(
-      'INVALID_OPTION',
-      `slot is ${JSON.stringify(options.slot)}, expected 1 to 63 lower-case letters, digits and underscores.`,
-    );
-  }
+  const settings = settingsOf(options);
+  const trust = { distrust: undefined };
   return {
-    open: (resume, signal) => openWal({ ...options, schema, logger, times }, resume, signal),
+    open: (resume, signal, mode) => openWal(settings, trust, { resume, signal, mode }),
   };
 }
 
@@ -57,24 +68,47 @@ interface Settings extends WalSourceOptions {
   readonly schema: string;
   readonly logger: Logger;
   readonly times: PollingTimes;
+  readonly onWalBudget: WalBudgetPolicy;
 }
 
-async function openWal(settings: Settings, resume: Resume, signal: AbortSignal): Promise<SourceReader> {
-  const lost = new AbortController();
-  const control = await openClient({
-    connectionString: settings.connectionString,
-    applicationName: 'tailrace relay control',
-    settings: { plan_cache_mode: 'force_custom_plan' },
-    onLost: (error) => {
-      lost.abort(error);
-    },
-  });
+function settingsOf(options: WalSourceOptions): Settings {
+  const { logger = silentLogger, schema = DEFAULT_SCHEMA, slot, walBudgetBytes, onWalBudget = 'warn' } = options;
+  const invalid = (found: string): TailraceError => new TailraceError('INVALID_OPTION', found);
+  quoteSchema(schema);
+  if (slot !== undefined && !/^[a-z0-9_]{1,63}$/.test(slot)) {
+    throw invalid(`slot is ${JSON.stringify(slot)}, expected 1 to 63 lower-case letters, digits and underscores.`);
+  }
+  if (walBudgetBytes !== undefined && (!Number.isSafeInteger(walBudgetBytes) || walBudgetBytes <= 0)) {
+    throw invalid(`walBudgetBytes is ${walBudgetBytes}, expected a whole number above 0.`);
+  }
+  if (!POLICIES.includes(onWalBudget)) {
+    throw invalid(`onWalBudget is ${JSON.stringify(onWalBudget)}, expected ${POLICIES.join(' or ')}.`);
+  }
+  return { ...options, schema, logger, times: pollingOptions(options), onWalBudget };
+}
+
+const POLICIES: readonly WalBudgetPolicy[] = ['warn', 'drop-slot'];
+
+/** Why the slot of this source is not to be read from any more, though it looks right; until it has been created anew. */
+interface Trust {
+  distrust: string | undefined;
+}
+
+interface Wanted {
+  readonly resume: Resume;
+  readonly signal: AbortSignal;
+  readonly mode: RelayMode | undefined;
+}
+
+async function openWal(settings: Settings, trust: Trust, { resume, signal, mode }: Wanted): Promise<SourceReader> {
+  const control = await ControlConnection.open(settings.connectionString, 'tailrace relay control', signal);
   try {
-    const facts = await readFacts(control, settings.schema);
+    const facts = await readFacts(control.client, settings.schema);
     assertSafe(facts, settings.schema);
-    return await new Opening(settings, control, lost.signal, facts).open(await resumePlace(resume), signal);
+    const place = await resumePlace(resume);
+    return await new Opening(settings, trust, control, facts).open(place, signal, mode);
   } catch (error) {
-    await closeClient(control);
+    await control.close();
     throw error;
   }
 }
@@ -82,40 +116,47 @@ async function openWal(settings: Settings, resume: Resume, signal: AbortSignal):
 /** The steps from a connection to a reader. */
 class Opening {
   readonly #settings: Settings;
-  readonly #control: pg.Client;
-  readonly #controlLost: AbortSignal;
+  readonly #trust: Trust;
+  readonly #control: ControlConnection;
   readonly #facts: SourceFacts;
   readonly #slot: string;
   readonly #upkeep: Upkeep;
 
-  constructor(settings: Settings, control: pg.Client, controlLost: AbortSignal, facts: SourceFacts) {
+  constructor(settings: Settings, trust: Trust, control: ControlConnection, facts: SourceFacts) {
     this.#settings = settings;
+    this.#trust = trust;
     this.#control = control;
-    this.#controlLost = controlLost;
     this.#facts = facts;
     this.#slot = settings.slot ?? `${settings.schema.slice(0, 50)}_${facts.databaseOid}`;
-    this.#upkeep = new Upkeep(control, quoteSchema(settings.schema), settings.logger);
+    this.#upkeep = new Upkeep(control.client, quoteSchema(settings.schema), settings.logger);
   }
 
-  async open(place: Place, signal: AbortSignal): Promise<SourceReader> {
+  async open(place: Place, signal: AbortSignal, mode: RelayMode | undefined): Promise<SourceReader> {
     try {
-      return await this.#reader(place, signal);
+      const reader = mode === 'polling' ? this.#polling(place, { mode: 'polling' }) : await this.#reader(place, signal);
+      return this.#watched(reader, signal);
     } catch (error) {
-      await this.#upkeep.stop();
+      await this.#close();
       throw error;
     }
   }
 
+  #watched(reader: SourceReader, signal: AbortSignal): SourceReader {
+    const { connectionString, logger, onWalBudget, walBudgetBytes } = this.#settings;
+    const budgetBytes = walBudgetBytes ?? this.#facts.maxSlotWalKeepBytes;
+    if (budgetBytes === undefined) return reader;
+    const slot = this.#slot;
+    const watch = new WalBudgetWatch({ connectionString, slot, budgetBytes, policy: onWalBudget, logger, signal });
+    return new WatchedReader(reader, watch);
+  }
+
   async #reader(place: Place, signal: AbortSignal): Promise<SourceReader> {
-    const { logger, schema } = this.#settings;
-    const noWal = whyNoWal(this.#facts, schema);
-    if (noWal !== undefined) {
-      logger.warn({ reason: noWal }, 'the WAL cannot be read; polling the outbox instead');
-      return this.#polling(place, { mode: 'polling', reason: noWal });
-    }
-    assertOurSlot(await readSlot(this.#control, this.#slot), this.#slot, this.#facts.database);
-    const slot = await freeSlot(this.#control, this.#slot, signal);
-    const noSlot = whyNotSlot(slot, place.end);
+    const { logger } = this.#settings;
+    assertOurSlot(await readSlot(this.#control.client, this.#slot), this.#slot, this.#facts.database);
+    const noWal = whyNoWal(this.#facts, this.#settings.schema);
+    if (noWal !== undefined) return this.#sweeping(place, noWal);
+    const slot = await freeSlot(this.#control.client, this.#slot, signal);
+    const noSlot = whyNotSlot(slot, place.end) ?? this.#trust.distrust;
     if (noSlot === undefined) return this.#streamingIfAllowed(place);
     if (place.end > 0n) {
       logger.warn(
@@ -130,30 +171,51 @@ class Opening {
     try {
       return await this.#streaming(place);
     } catch (error) {
-      if (isTailraceError(error, 'REPLICATION_FAILED') && !error.retryable) {
-        const reason = messageOf(error.cause);
-        this.#settings.logger.warn({ reason }, 'the WAL cannot be read; polling the outbox instead');
-        return this.#polling(place, { mode: 'polling', reason });
+      if (isTailraceError(error, 'REPLICATION_FAILED') && isRefusal(error)) {
+        return this.#sweeping(place, messageOf(error.cause));
       }
       throw error;
     }
   }
 
-  #sweeping(place: Place): SourceReader {
-    const { connectionString, logger } = this.#settings;
-    const reason = `creating the replication slot ${this.#slot}`;
+  /** @param refused why there is no use in a slot now. */
+  #sweeping(place: Place, refused?: string): SourceReader {
     return new SweepThenStream({
-      client: this.#control,
-      polling: this.#polling(place, { mode: 'polling', reason }),
-      creation: createSlot(this.#control, connectionString, this.#slot, this.#facts.serverVersion),
-      logger,
-      stream: (reached) => this.#streaming(reached),
+      client: this.#control.client,
+      polling: this.#polling(place, { mode: 'polling', reason: `creating the replication slot ${this.#slot}` }),
+      create: () => this.#createSlot(),
+      ...(refused !== undefined && { refused }),
+      logger: this.#settings.logger,
+      stream: (reached) => {
+        this.#trust.distrust = undefined;
+        return this.#streaming(reached);
+      },
     });
+  }
+
+  #createSlot(): SlotCreation {
+    const { connectionString, failoverSlot = true } = this.#settings;
+    return createSlot(this.#control.client, {
+      connectionString,
+      slot: this.#slot,
+      failover: failoverSlot && this.#facts.serverVersion >= 170_000,
+      allowed: () => this.#assertWal(),
+    });
+  }
+
+  /** Looks at server, role and publication again. A slot that nothing can be read from only fills the server's disk. */
+  async #assertWal(): Promise<void> {
+    const { client } = this.#control;
+    const facts = await readFacts(client, this.#settings.schema);
+    const reason = whyNoWal(facts, this.#settings.schema);
+    if (reason === undefined) return;
+    if (facts.mayReplicate) await dropSlot(client, this.#slot);
+    throw new NoWal(reason);
   }
 
   #polling(place: Place, status: SourceStatus): PollingReader {
     return new PollingReader({
-      client: this.#control,
+      client: this.#control.client,
       quotedSchema: quoteSchema(this.#settings.schema),
       upkeep: this.#upkeep,
       place,
@@ -165,9 +227,10 @@ class Opening {
 
   async #streaming(place: Place): Promise<SourceReader> {
     const { connectionString, logger, schema } = this.#settings;
+    const { client, lost } = this.#control;
     const reader = await WalReader.open({
       upkeep: this.#upkeep,
-      clock: new CheckpointClock(this.#control, quoteSchema(schema), place.snapshot, place.inLog.toArray()),
+      clock: new CheckpointClock(client, quoteSchema(schema), place.snapshot, place.inLog.toArray()),
       logger,
       end: place.end,
       walSenderTimeoutMs: this.#facts.walSenderTimeoutMs,
@@ -179,22 +242,39 @@ class Opening {
           publication: schema,
           handler: stream,
           onData,
-          onEnd,
+          onEnd: (error) => {
+            this.#judge(error);
+            onEnd(error);
+          },
         });
         return { stream, connection };
       },
+      onGap: (reason) => {
+        this.#trust.distrust = reason;
+      },
       close: () => this.#close(),
     });
-    const onLost = (): void => reader.fail(connectionLost(this.#controlLost.reason));
-    if (this.#controlLost.aborted) onLost();
-    else this.#controlLost.addEventListener('abort', onLost, { once: true });
+    const onLost = (): void => reader.fail(connectionLost(lost.reason));
+    if (lost.aborted) onLost();
+    else lost.addEventListener('abort', onLost, { once: true });
     return reader;
   }
 
-  async #close(): Promise<void> {
-    await this.#upkeep.stop();
-    await closeClient(this.#control);
+  /** A slot that is older than its publication, or was there while it was not, can never be read further on Postgres 15. */
+  #judge(error: TailraceError): void {
+    if (sqlStateOf(error.cause) === UNDEFINED_OBJECT) this.#trust.distrust = messageOf(error.cause);
   }
+
+  #close(): Promise<void> {
+    return this.#control.close(() => this.#upkeep.stop());
+  }
+}
+
+const UNDEFINED_OBJECT = '42704';
+
+/** The role may not, or the server has no walsender left: polling helps, trying the same again at once does not. */
+function isRefusal(error: TailraceError): boolean {
+  return !error.retryable || /^53[34]00$/.test(sqlStateOf(error.cause) ?? '');
 }
 
 function connectionLost(cause: unknown): TailraceError {
