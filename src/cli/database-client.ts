@@ -3,7 +3,7 @@ import { TailraceError } from '../base/errors.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { sqlStateOf } from '../postgres/sqlstate.ts';
 import { failureOf } from './explain-error.ts';
-import { CommandFailure, EXIT_FAILED } from './failure.ts';
+import { CommandFailure } from './failure.ts';
 
 const CONNECT_TIMEOUT_MS = 15_000;
 
@@ -47,7 +47,7 @@ const MISSING = /^(42P01|3F000|42883)$/;
 /** What a command that needs the tables ends with. */
 export function databaseFailure(error: unknown, url: string, schema: string): CommandFailure {
   if (error instanceof CommandFailure || !MISSING.test(sqlStateOf(error) ?? '')) return failureOf(error, url);
-  return new CommandFailure(notMigrated(schema, error).message, EXIT_FAILED);
+  return failureOf(notMigrated(schema, error));
 }
 
 function notMigrated(schema: string, cause: unknown): TailraceError {

@@ -3,7 +3,7 @@ import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { CommandFailure, usageFailure } from './failure.ts';
+import { notFound, usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
@@ -125,7 +125,7 @@ async function runShow(
   );
   const [letter] = rows;
   if (letter === undefined) {
-    throw new CommandFailure(
+    throw notFound(
       `The group ${group} has set nothing aside at ${place}. tailrace dead-letters list --all --group ${group} lists what it has.`,
     );
   }

@@ -5,7 +5,7 @@ import { Progress } from './demo/progress.ts';
 import { holds } from './demo/read-back.ts';
 import { jsonReport, textReport, type Run } from './demo/report.ts';
 import { failureOf } from './explain-error.ts';
-import { CommandFailure } from './failure.ts';
+import { CommandFailure, EXIT_FAILED } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { stopSignals } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
@@ -69,7 +69,8 @@ async function runToTheEnd(options: DemoOptions, terminal: Terminal, present: (r
     return await runDemo(options, { progress, present, stop: stop.signal });
   } catch (error) {
     progress.end();
-    if (stop.signal.aborted) throw new CommandFailure('The demo was stopped before its end. Nothing of it is left.');
+    if (stop.signal.aborted)
+      throw new CommandFailure('The demo was stopped before its end. Nothing of it is left.', EXIT_FAILED, 'STOPPED');
     throw failureOf(error, options.databaseUrl);
   }
 }

@@ -1,12 +1,25 @@
 import { isTailraceError, messageOf } from '../base/errors.ts';
 import { sqlStateOf } from '../postgres/sqlstate.ts';
 import { addressOf, withoutPasswords } from './database-url.ts';
-import { CommandFailure, EXIT_FAILED, EXIT_USAGE } from './failure.ts';
+import { CommandFailure, EXIT_FAILED, EXIT_USAGE, type Problem } from './failure.ts';
 
 /** The end of a command for anything that was thrown. A {@link CommandFailure} stays what it is. */
 export function failureOf(error: unknown, url?: string): CommandFailure {
   if (error instanceof CommandFailure) return error;
-  return new CommandFailure(explainError(error, url), isBadOption(error) ? EXIT_USAGE : EXIT_FAILED);
+  return new CommandFailure(explainError(error, url), isBadOption(error) ? EXIT_USAGE : EXIT_FAILED, codeOf(error));
+}
+
+/** What was thrown as a program reads it. The message is {@link explainError}'s. */
+export function problemOf(error: unknown, url?: string): Problem {
+  return { code: codeOf(error), message: explainError(error, url) };
+}
+
+function codeOf(error: unknown): string {
+  if (isTailraceError(error)) return error.code;
+  const state = sqlStateOf(error);
+  if (state !== undefined) return state;
+  const root = rootOf(error);
+  return root instanceof Error && 'code' in root && typeof root.code === 'string' ? root.code : 'FAILED';
 }
 
 function isBadOption(error: unknown): boolean {

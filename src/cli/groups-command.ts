@@ -4,7 +4,7 @@ import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { CommandFailure } from './failure.ts';
+import { notFound } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
@@ -154,7 +154,7 @@ async function readGroup(
 ): Promise<{ readonly members: readonly MemberRow[]; readonly places: readonly PlaceRow[] }> {
   const found = await client.query(`select from ${schema}.consumer_group where name = $1`, [group]);
   if (found.rowCount === 0) {
-    throw new CommandFailure(
+    throw notFound(
       `There is no group ${JSON.stringify(group)} in this database. tailrace groups lists those that exist; they live in the database that their handlers write to.`,
     );
   }

@@ -1,8 +1,9 @@
 import { Command } from 'commander';
 import { type Migration, pendingMigrations, readMigrations } from '../postgres/migrations.ts';
-import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
-import { addressOf, databaseUrl, databaseUrlOption, isDatabaseNamed } from './database-url.ts';
+import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
+import { addressOf, databaseUrl, isDatabaseNamed } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { assertRolePrefix, type InitNames, rightsSql, roleName, rolesSql } from './init/init-script.ts';
@@ -10,24 +11,18 @@ import { ROLES } from './init/rights.ts';
 import { migrateDatabase, migrationScript } from './migrate-command.ts';
 import type { Terminal } from './terminal.ts';
 
-interface InitOptions {
-  readonly databaseUrl?: string;
-  readonly schema: string;
+interface InitOptions extends DatabaseOptions {
   readonly rolePrefix?: string;
   readonly sql?: true;
-  readonly json?: true;
 }
 
 /** Adds `tailrace init`. */
 export function addInitCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('init')
+  withPipelineOptions(program.command('init'), 'the schema to create and fill')
     .summary('create tables, publication and roles with the rights they need')
     .description(
       'Creates the tables and the publication, or brings them up to date, and a role without login for each kind of process, with exactly the rights that it needs; takes all rights on the schema from PUBLIC. May be repeated, and is to be after each migration. Needs a superuser, or a role with CREATEROLE that owns the database.',
     )
-    .addOption(databaseUrlOption())
-    .option('--schema <name>', 'the schema to create and fill', DEFAULT_SCHEMA)
     .option('--role-prefix <prefix>', 'what the names of the roles begin with (default: the name of the schema)')
     .option('--sql', 'change nothing; print what a database administrator has to run')
     .option('--json', 'print what was done as one JSON document')

@@ -1,30 +1,24 @@
 import { Command } from 'commander';
 import pg from 'pg';
 import { migrate, type Migration, pendingMigrations, readMigrations } from '../postgres/migrations.ts';
-import { DEFAULT_SCHEMA } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
-import { addressOf, databaseUrl, databaseUrlOption, isDatabaseNamed } from './database-url.ts';
+import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
+import { addressOf, databaseUrl, isDatabaseNamed } from './database-url.ts';
 import { failureOf } from './explain-error.ts';
 import { exampleHelp } from './help.ts';
 import type { Terminal } from './terminal.ts';
 
-interface MigrateOptions {
-  readonly databaseUrl?: string;
-  readonly schema: string;
+interface MigrateOptions extends DatabaseOptions {
   readonly sql?: true;
-  readonly json?: true;
 }
 
 /** Adds `tailrace migrate`. */
 export function addMigrateCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('migrate')
+  withPipelineOptions(program.command('migrate'), 'the schema to create and fill')
     .summary('create the tables of tailrace, or bring them up to date')
     .description(
       'Creates the tables, functions and publication of tailrace in a schema of their own, or brings them up to date.',
     )
-    .addOption(databaseUrlOption())
-    .option('--schema <name>', 'the schema to create and fill', DEFAULT_SCHEMA)
     .option('--sql', 'change nothing; print the SQL of what is to be applied, or of everything if no database is named')
     .option('--json', 'print what was applied, or is to be, as one JSON document')
     .addHelpText(

@@ -6,7 +6,8 @@ import { addDeadLettersCommand } from './dead-letters-command.ts';
 import { addDemoCommand } from './demo-command.ts';
 import { addDoctorCommand } from './doctor-command.ts';
 import { failureOf } from './explain-error.ts';
-import { EXIT_USAGE } from './failure.ts';
+import { fillFromConfig } from './database-options.ts';
+import { failureDocument, usageFailure } from './failure.ts';
 import { addGroupsCommand } from './groups-command.ts';
 import { addInitCommand } from './init-command.ts';
 import { addMigrateCommand } from './migrate-command.ts';
@@ -18,27 +19,62 @@ import type { Terminal } from './terminal.ts';
 
 /**
  * Runs the command line `args`. Resolves with the exit code: 0 what was asked holds, 1 it does not or could not be done,
- * 2 it could not be understood. Never rejects.
+ * 2 it could not be understood. With `--json` whatever fails leaves one JSON document on standard output: its own, or what
+ * it failed with. Never rejects.
  */
 export async function runCommandLine(args: readonly string[], terminal: Terminal): Promise<number> {
+  const run: Run = { isJson: asksForJson(args), hasResult: false };
   try {
-    await createProgram(terminal).parseAsync(args, { from: 'user' });
+    await createProgram(watched(terminal, run), run).parseAsync(args, { from: 'user' });
     return 0;
   } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE; // it has printed its message
-    const failure = failureOf(error);
-    if (failure.message !== '') terminal.err(`tailrace: ${withoutPasswords(failure.message)}\n`);
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    const failure = error instanceof CommanderError ? usageFailure(usageText(error.message)) : failureOf(error);
+    const message = withoutPasswords(failure.message);
+    if (message !== '' && !(error instanceof CommanderError)) terminal.err(`tailrace: ${message}\n`); // it printed its own
+    if (run.isJson && !run.hasResult) terminal.out(failureDocument({ code: failure.code, message }));
     return failure.exitCode;
   }
 }
 
-function createProgram(terminal: Terminal): Command {
+/** What is known of the command that runs. */
+interface Run {
+  /** Whether one JSON document is asked for. */
+  isJson: boolean;
+  /** Whether anything stands on standard output. */
+  hasResult: boolean;
+}
+
+/** As far as one can tell before the options are understood. */
+function asksForJson(args: readonly string[]): boolean {
+  const end = args.indexOf('--');
+  return args.slice(0, end < 0 ? undefined : end).includes('--json');
+}
+
+function watched(terminal: Terminal, run: Run): Terminal {
+  return {
+    ...terminal,
+    out: (text) => {
+      run.hasResult = true;
+      terminal.out(text);
+    },
+    get columns() {
+      return terminal.columns;
+    },
+  };
+}
+
+function createProgram(terminal: Terminal, run: Run): Command {
   const program = new Command('tailrace')
     .description('Carries what a Postgres transaction committed to everyone who must react: once, and in order.')
     .version(packageVersion(), '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .helpCommand(false)
     .exitOverride()
+    .hook('preAction', (_program, command) => {
+      run.isJson = command.opts()['json'] === true;
+      fillFromConfig(command, terminal);
+    })
     .configureOutput({
       writeOut: (text) => terminal.out(text),
       writeErr: (text) => terminal.err(text),
@@ -62,11 +98,14 @@ function createProgram(terminal: Terminal): Command {
 
 /** Commander's message as one line that names the program. */
 function usageLine(text: string): string {
-  const message = text
+  return `tailrace: ${withoutPasswords(usageText(text))}\n`;
+}
+
+function usageText(text: string): string {
+  return text
     .replace(/^error: /, '')
     .replace(/\s*\n\s*/g, ' ')
     .trim();
-  return `tailrace: ${withoutPasswords(message)}\n`;
 }
 
 function packageVersion(): string {

@@ -3,35 +3,30 @@ import type pg from 'pg';
 import { messageOf, TailraceError } from '../base/errors.ts';
 import { assertKey, assertTopic, assertType } from '../message/fields.ts';
 import { encodeHeaders } from '../message/headers.ts';
-import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
-import { databaseUrl, databaseUrlOption } from './database-url.ts';
+import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
+import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import type { Terminal } from './terminal.ts';
 
-interface PublishOptions {
-  readonly databaseUrl?: string;
-  readonly schema: string;
+interface PublishOptions extends DatabaseOptions {
   readonly key?: string;
   readonly type: string;
   readonly kind: string;
   readonly payload?: string;
   readonly header: Readonly<Record<string, string>>;
-  readonly json?: true;
 }
 
 /** Adds `tailrace publish`. */
 export function addPublishCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('publish')
+  withPipelineOptions(program.command('publish'))
     .summary('write messages into the outbox')
     .description(
       'Writes messages into the outbox: one with --payload, or one for each line of standard input that is not empty. All of them commit together, or none does. Prints their ids. The relay brings them into the topic.',
     )
     .argument('<topic>', 'where they go')
-    .addOption(databaseUrlOption())
-    .option('--schema <name>', 'the schema that tailrace migrate filled', DEFAULT_SCHEMA)
     .option('--key <key>', 'messages of one key keep their order (default: no key)')
     .option('--type <type>', 'what the messages are called', 'Message')
     .addOption(

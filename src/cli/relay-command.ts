@@ -9,9 +9,10 @@ import { secretsOf, type Config } from '../config/schema.ts';
 import { Daemon, type PipelineOutcome } from '../daemon/daemon.ts';
 import type { RelayMode } from '../daemon/index.ts';
 import { serviceManager } from '../daemon/service-manager.ts';
+import { configOption, configPath } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { explainError, failureOf } from './explain-error.ts';
-import { CommandFailure, EXIT_FAILED } from './failure.ts';
+import { failureOf, problemOf } from './explain-error.ts';
+import { CommandFailure, EXIT_FAILED, type Problem } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { jsonLogger, textLogger } from './loggers.ts';
 import { addSettingOptions, givenSettings, type GivenOptions } from './setting-options.ts';
@@ -26,7 +27,7 @@ export function addRelayCommand(program: Command, terminal: Terminal): void {
     .description(
       'Moves committed messages from the outbox into their topics until it is told to stop. Start it twice and one stands by. SIGTERM or Ctrl-C ends it in good order; a second one, at once. With --config it runs several pipelines, and reads the file again on SIGHUP.',
     )
-    .option('--config <file>', 'settings in YAML or JSON: see docs/configuration.md (default: $TAILRACE_CONFIG)');
+    .addOption(configOption());
   addSettingOptions(command)
     .option('--json', 'log as lines of JSON; at the end print what was done as one JSON document')
     .addHelpText(
@@ -51,11 +52,9 @@ class RelayRun {
   readonly #modes = new Map<string, RelayMode[]>();
 
   constructor(options: GivenOptions, terminal: Terminal) {
-    const { config } = options;
-    const inEnvironment = terminal.env['TAILRACE_CONFIG'];
     this.#options = options;
     this.#terminal = terminal;
-    this.#configPath = typeof config === 'string' ? config : inEnvironment === '' ? undefined : inEnvironment;
+    this.#configPath = configPath(options['config'], terminal);
     this.#isJson = options['json'] === true;
   }
 
@@ -63,8 +62,8 @@ class RelayRun {
     try {
       await this.#run();
     } catch (error) {
-      const { message, exitCode } = failureOf(error);
-      throw new CommandFailure(this.#redaction.redact(message), exitCode);
+      const { message, exitCode, code } = failureOf(error);
+      throw new CommandFailure(this.#redaction.redact(message), exitCode, code);
     }
   }
 
@@ -153,16 +152,18 @@ class RelayRun {
 
   #report(outcomes: readonly PipelineOutcome[], late: string | undefined): void {
     const errors = outcomes.map((outcome) => errorOf(outcome));
-    const error = late ?? summaryOf(outcomes, errors, this.#configPath === undefined);
+    const isSingle = this.#configPath === undefined;
+    const error = late === undefined ? summaryOf(outcomes, errors, isSingle) : { code: 'TIMEOUT', message: late };
     if (this.#isJson) this.#terminal.out(this.#redaction.redact(this.#document(outcomes, errors, error)));
-    if (error !== undefined) throw new CommandFailure(this.#isJson && late === undefined ? '' : error);
+    if (error === undefined) return;
+    throw new CommandFailure(this.#isJson && late === undefined ? '' : error.message, EXIT_FAILED, error.code);
   }
 
   /** Without a file there is one pipeline, which the document is about. */
   #document(
     outcomes: readonly PipelineOutcome[],
-    errors: readonly (string | undefined)[],
-    error: string | undefined,
+    errors: readonly (Problem | undefined)[],
+    error: Problem | undefined,
   ): string {
     const reports = outcomes.map(({ name, status: { state, appended, batches } }, n) => ({
       name,
@@ -175,18 +176,25 @@ class RelayRun {
 }
 
 /** Why a pipeline halted; `undefined` if it did not. */
-function errorOf({ status: { state, error }, databaseUrl: url }: PipelineOutcome): string | undefined {
-  return state === 'halted' ? explainError(error, url) : undefined;
+function errorOf({ status: { state, error }, databaseUrl: url }: PipelineOutcome): Problem | undefined {
+  return state === 'halted' ? problemOf(error, url) : undefined;
 }
 
 function summaryOf(
   outcomes: readonly PipelineOutcome[],
-  errors: readonly (string | undefined)[],
+  errors: readonly (Problem | undefined)[],
   isSingle: boolean,
-): string | undefined {
-  const halted = outcomes.flatMap(({ name }, n) => (errors[n] === undefined ? [] : [`${name}: ${errors[n]}`]));
+): Problem | undefined {
+  const halted = outcomes.flatMap(({ name }, n) => {
+    const error = errors[n];
+    return error === undefined ? [] : [`${name}: ${error.message}`];
+  });
   if (halted.length === 0) return undefined;
-  return isSingle ? errors[0] : `${halted.length} of ${outcomes.length} pipelines halted. ${halted.join(' ')}`;
+  if (isSingle) return errors[0];
+  return {
+    code: 'FAILED',
+    message: `${halted.length} of ${outcomes.length} pipelines halted. ${halted.join(' ')}`,
+  };
 }
 
 /** How long the process may still take after it gave up waiting: for its last words. */

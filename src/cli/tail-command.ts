@@ -3,9 +3,9 @@ import { TailraceError } from '../base/errors.ts';
 import { postgresLog } from '../broker/postgres/index.ts';
 import type { FetchPosition, Log, PartitionEnds } from '../broker/log.ts';
 import type { LogRecord } from '../broker/record.ts';
-import { DEFAULT_SCHEMA } from '../postgres/schema-name.ts';
 import { databaseFailure } from './database-client.ts';
-import { databaseUrl, databaseUrlOption } from './database-url.ts';
+import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
+import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { recordFormat, TOKEN_HELP } from './record-format.ts';
@@ -13,9 +13,7 @@ import { stopSignals } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
 import { wholeNumber } from './whole-number.ts';
 
-interface TailOptions {
-  readonly databaseUrl?: string;
-  readonly schema: string;
+interface TailOptions extends DatabaseOptions {
   readonly from: Start;
   readonly key?: string;
   readonly type?: string;
@@ -29,15 +27,12 @@ type Start = 'earliest' | 'latest' | { readonly offset: bigint } | { readonly ti
 
 /** Adds `tailrace tail`. */
 export function addTailCommand(program: Command, terminal: Terminal): void {
-  program
-    .command('tail')
+  withPipelineOptions(program.command('tail'))
     .summary('print the messages of a topic, and wait for more')
     .description(
       'Prints the messages of a topic, and waits for more until Ctrl-C. It belongs to no group, and moves no cursor. Messages of one partition come in their order.',
     )
     .argument('<topic>', 'what to read')
-    .addOption(databaseUrlOption())
-    .option('--schema <name>', 'the schema that tailrace migrate filled', DEFAULT_SCHEMA)
     .addOption(
       new Option('--from <place>', 'earliest, latest, an offset, or a time such as 2026-01-31T09:00:00Z')
         .argParser(startOf)

@@ -36,7 +36,11 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
       'Creates a topic ahead of its first message. The number of partitions bounds how many members of a group share the work.',
     )
     .argument('<topic>', 'its name')
-    .addOption(new Option('--partitions <n>', 'how many').argParser(wholeNumber(1, 10_000)).default(8))
+    .addOption(
+      new Option('--partitions <n>', 'how many (default: log.partitions of the config, else 8)').argParser(
+        wholeNumber(1, 10_000),
+      ),
+    )
     .addHelpText('after', exampleHelp('tailrace topics create orders --partitions 16'))
     .action((topic: string, options: CreateOptions) => runCreate(topic, options, terminal));
 }

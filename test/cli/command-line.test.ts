@@ -49,7 +49,11 @@ describe('what cannot be understood is one line and exit code 2', () => {
     ['another kind of URL', ['relay', '--database-url', 'mysql://u:s3cret@h/d'], /begins with mysql:\/\//],
     ['a URL with a broken port', ['migrate', '--database-url', 'postgresql://u:s3cret@h:port/d'], /cannot be read/],
     ['a demo on no URL', ['demo', '--database-url', 'shop'], /no URL/],
-    ['a bad schema name', ['migrate', '--schema', 'No', '--database-url', NOWHERE], /Not a usable schema name: "No"/],
+    [
+      'a bad schema name',
+      ['migrate', '--schema', 'No', '--database-url', NOWHERE],
+      /--schema is "No"; expected 1 to 63/,
+    ],
     ['a bad slot name', ['relay', '--slot', 'No', '--database-url', NOWHERE], /slot is "No"/],
   ])('%s', async (_what, args, message) => {
     const { exitCode, out, err } = await run(args);
@@ -75,7 +79,7 @@ describe('what cannot be done is one line and exit code 1', () => {
       /Cannot reach Postgres at 127\.0\.0\.1:1: nothing accepts connections there\. Start the server/,
     );
     expect(err).not.toContain('s3cret');
-    expect(out).toBe('');
+    expect(JSON.parse(out)).toEqual({ error: { code: 'ECONNREFUSED', message: err.slice('tailrace: '.length, -1) } });
     expect(exitCode).toBe(1);
   });
 
@@ -88,7 +92,7 @@ describe('what cannot be done is one line and exit code 1', () => {
   it('no server for the demo, which leaves nothing', async () => {
     const { exitCode, out, err } = await run(['demo', '--json', '--database-url', NOWHERE]);
     expect(err).toMatch(/^tailrace: Cannot reach Postgres at 127\.0\.0\.1:1/m);
-    expect(out).toBe('');
+    expect(JSON.parse(out)).toMatchObject({ error: { code: 'ECONNREFUSED' } });
     expect(exitCode).toBe(1);
   });
 

@@ -90,9 +90,12 @@ it('runs several pipelines; one that cannot work is told of and leaves the other
     pipelines: {
       shop: { state: 'stopped', appended: 10 },
       stock: { state: 'stopped', modes: ['polling'], appended: 20 },
-      lost: { state: 'halted', error: expect.stringMatching(/no database no_such_database/) },
+      lost: {
+        state: 'halted',
+        error: { code: '3D000', message: expect.stringMatching(/no database no_such_database/) },
+      },
     },
-    error: expect.stringMatching(/^1 of 3 pipelines halted\. lost: /),
+    error: { code: 'FAILED', message: expect.stringMatching(/^1 of 3 pipelines halted\. lost: /) },
   });
 });
 
@@ -187,7 +190,7 @@ it('ends by itself once every pipeline has halted', async () => {
   await using cli = start(await folder.write('relay.json', { pipelines }));
   const { exitCode, out } = await cli.outcome();
   expect(exitCode).toBe(1);
-  expect((JSON.parse(out) as { error: string }).error).toMatch(/^2 of 2 pipelines halted\./);
+  expect((JSON.parse(out) as { error: { message: string } }).error.message).toMatch(/^2 of 2 pipelines halted\./);
 });
 
 it('does not wait longer than it may for its end', async () => {

@@ -82,5 +82,8 @@ it('a schema without tables: one document, exit code 1, and what to do', async (
   await using relay = startRelay(database, '--schema', 'nowhere');
   const { exitCode, out } = await relay.outcome();
   expect(exitCode).toBe(1);
-  expect(JSON.parse(out)).toMatchObject({ state: 'halted', error: expect.stringMatching(/nowhere.*tailrace migrate/) });
+  expect(JSON.parse(out)).toMatchObject({
+    state: 'halted',
+    error: { code: 'NOT_MIGRATED', message: expect.stringMatching(/nowhere.*tailrace migrate/) },
+  });
 });

@@ -74,7 +74,7 @@ it(
     demo.child.kill('SIGINT');
     const { exitCode, out, err } = await demo.outcome();
     expect(exitCode).toBe(1);
-    expect(out).toBe('');
+    expect(JSON.parse(out)).toMatchObject({ error: { code: 'STOPPED' } });
     expect(err).toMatch(/\ntailrace: The demo was stopped before its end\. Nothing of it is left\.\n$/);
     const processes = processesIn(err);
     expect(processes.length).toBeGreaterThanOrEqual(3);
@@ -132,7 +132,7 @@ it(
     process.kill(Number(story[1]), 'SIGKILL');
     const { exitCode, out, err } = await demo.outcome();
     expect(exitCode).toBe(1);
-    expect(out).toBe('');
+    expect(JSON.parse(out)).toMatchObject({ error: { code: 'FAILED' } });
     expect(err).toMatch(/\ntailrace: The demo's consumer 1 ended by itself \(SIGKILL.*\)\.\n$/);
     expect(processesIn(err).filter(isRunning)).toEqual([]);
   },
