@@ -3,9 +3,10 @@ import { createRelayDaemon, type RelayStatus } from '../../src/daemon/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 
 const MODES = ['wal', 'polling'] as const;
+const patient = { timeout: 60_000, interval: 20 };
 
 function optionsFor({ connectionString, name }: TestDatabase) {
-  return { databaseUrl: connectionString, slot: name, leaseMs: 2_000 };
+  return { databaseUrl: connectionString, slot: name, leaseMs: 60_000 };
 }
 
 async function publish({ pool }: TestDatabase): Promise<void> {
@@ -31,13 +32,13 @@ it.each(MODES)('moves messages in %s mode between start and stop', async (mode) 
   expect(daemon.status()).toMatchObject({ state: 'stopped', appended: 0 });
   await daemon.start();
   expect(told.at(-1)?.state).toBe('leading');
-  await expect.poll(() => daemon.status().source?.mode, { timeout: 20_000 }).toBe(mode);
+  await expect.poll(() => daemon.status().source?.mode, patient).toBe(mode);
   await publish(database);
-  await expect.poll(() => daemon.status().appended, { timeout: 20_000 }).toBe(1);
+  await expect.poll(() => daemon.status().appended, patient).toBe(1);
   await daemon.stop();
   expect(daemon.status()).toMatchObject({ state: 'stopped', appended: 1 });
   expect(told.at(-1)?.state).toBe('stopped');
-  await expect.poll(() => countSessions(database)).toBe(0);
+  await expect.poll(() => countSessions(database), patient).toBe(0);
 });
 
 it('goes on in one mode where the other stopped', async () => {
@@ -46,7 +47,7 @@ it('goes on in one mode where the other stopped', async () => {
     await publish(database);
     await using daemon = createRelayDaemon({ ...optionsFor(database), mode });
     await daemon.start();
-    await expect.poll(() => daemon.status().appended, { timeout: 20_000 }).toBe(1);
+    await expect.poll(() => daemon.status().appended, patient).toBe(1);
   }
   const log = await database.pool.query('select sum(count)::int as count from tailrace.log_entry');
   expect(log.rows).toEqual([{ count: 4 }]);
@@ -60,7 +61,7 @@ it('stands by while another leads', async () => {
   await second.start();
   expect(second.status().state).toBe('standby');
   await first.stop();
-  await expect.poll(() => second.status().state, { timeout: 20_000 }).toBe('leading');
+  await expect.poll(() => second.status().state, patient).toBe('leading');
 });
 
 it('tells why it halted: at its start', async () => {

@@ -6,7 +6,7 @@ import { createRelay, pollingSource, walSource, type Relay, type RelayOptions } 
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { createCounters, randomFrom, whileWriting, writeAll } from '../source/writers.ts';
 
-const patient = { timeout: 30_000, interval: 20 };
+const patient = { timeout: 60_000, interval: 20 };
 
 type Make = (options: { connectionString: string }) => RelayOptions['source'];
 
@@ -18,7 +18,8 @@ async function relayOf(
 ): Promise<Relay & AsyncDisposable> {
   const { connectionString } = database;
   const log = options.log ?? postgresLog({ connectionString });
-  const relay = createRelay({ source: make({ connectionString }), log, ...options });
+  // A lease that no machine is slow enough to lose; it is given up at the stop.
+  const relay = createRelay({ source: make({ connectionString }), log, leaseMs: 60_000, ...options });
   const dispose = async (): Promise<void> => {
     await relay.stop();
     await log.close();
@@ -98,20 +99,15 @@ describe.each([
     await createCounters(database.pool, 8);
     await using relay = await relayOf(database, make);
     await relay.start();
-    let writing = true;
-    const writers = writeAll(database.pool, { writers: 4, transactions: 300, keys: 8, seed: 22 }).finally(() => {
-      writing = false;
+    let killings = 0;
+    await whileWriting(database.pool, { writers: 4, transactions: 50, keys: 8, seed: 22 }, async () => {
+      while (killings < 10) {
+        const target = (await inLog(database)) + 60;
+        await expect.poll(() => inLog(database), patient).toBeGreaterThanOrEqual(target);
+        if ((await killRelayBackends(database)) > 0) killings += 1;
+      }
     });
-    let killed = 0;
-    const isWriting = (): boolean => writing;
-    while (isWriting()) {
-      const target = (await inLog(database)) + 60;
-      await expect.poll(async () => !isWriting() || (await inLog(database)) >= target, patient).toBe(true);
-      if (isWriting()) killed += await killRelayBackends(database);
-    }
-    await writers;
     await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
-    expect(killed).toBeGreaterThan(3);
     expect(await judgeLog(database)).toMatchObject(exact);
   });
 
@@ -145,18 +141,21 @@ describe.each([
 
   test('stands by when another takes its lease while it has nothing to do, and leads again afterwards', async () => {
     await using database = await createTestDatabase();
-    await using relay = await relayOf(database, make, { leaseMs: 1_000 });
+    await using relay = await relayOf(database, make, { leaseMs: 3_000 });
     await relay.start();
     await publishOne(database);
-    await expect.poll(() => relay.status().appended, patient).toBe(1);
-    await database.pool.query(
+    await expect.poll(() => inLog(database), patient).toBe(1);
+    const thief = await database.pool.connect(); // stays connected: a lease of one who is gone is taken at once
+    await thief.query(
       `update tailrace.relay_lease
-        set epoch = epoch + 1, holder = 'thief', backend_pid = pg_backend_pid(), expires_at = clock_timestamp() + interval '2 s'`,
+        set epoch = epoch + 1, holder = 'thief', backend_pid = pg_backend_pid(), expires_at = clock_timestamp() + interval '1 hour'`,
     );
     await expect.poll(() => relay.status().state, patient).toBe('standby');
+    await thief.query(`update tailrace.relay_lease set expires_at = clock_timestamp() where holder = 'thief'`);
+    thief.release();
     await expect.poll(() => relay.status().state, patient).toBe('leading');
     await publishOne(database);
-    await expect.poll(() => relay.status().appended, patient).toBe(2);
+    await expect.poll(() => inLog(database), patient).toBe(2);
   });
 
   test('halts, and says why, when a topic is unknown and may not be created', async () => {

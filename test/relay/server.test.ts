@@ -9,7 +9,7 @@ import { startLocalServer, type LocalServer, type LocalServerOptions } from '../
 import { migrate } from '../../src/postgres/migrations.ts';
 import { createRelay, walSource, type Relay } from '../../src/relay/index.ts';
 
-const patient = { timeout: 30_000, interval: 20 };
+const patient = { timeout: 60_000, interval: 20 };
 
 /** Runs `use` with a folder for a cluster that outlives its servers. */
 async function withCluster(

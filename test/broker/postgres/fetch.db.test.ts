@@ -249,7 +249,7 @@ describe('a row that is not visible yet', () => {
 
     expect(offsetsOf(await log.fetch([at(0), at(1)]))).toEqual({ 0: [0, 1], 1: [0] });
     expect(await log.fetch([at(0, 2)])).toEqual([]);
-    const waiting = log.fetch([at(0, 2)], { maxWaitMs: 30_000 });
+    const waiting = log.fetch([at(0, 2)], { maxWaitMs: 300_000 });
     await client.query('commit');
     client.release();
     expect(offsetsOf(await waiting)).toEqual({ 0: [2, 3, 4] }); // without any notification
@@ -284,7 +284,7 @@ describe('a row that is not visible yet', () => {
     await client.query('begin');
     const [hidden] = await insertRows(client, 1);
     await appendTo(writer, 2, [first!, hidden!, ...(await fixture.insert(1))]);
-    const waiting = log.fetch([at(2, 1)], { maxWaitMs: 30_000 });
+    const waiting = log.fetch([at(2, 1)], { maxWaitMs: 300_000 });
     const outcome = expect(waiting).rejects.toMatchObject({
       code: 'DANGLING_ENTRY',
       retryable: false,

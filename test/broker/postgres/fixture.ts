@@ -44,9 +44,9 @@ export async function insertRows(client: pg.Pool | pg.ClientBase, count: number,
   return result.rows.map(({ position }) => Number(position));
 }
 
-/** Holds the right to append for long enough not to be in the way. */
+/** Holds the right to append for long enough not to be in the way, however slow the machine is. */
 export function acquire(log: PostgresLog, options: { holder?: string; leaseMs?: number } = {}): Promise<LogWriter> {
-  const { holder = 'test', leaseMs = 60_000 } = options;
+  const { holder = 'test', leaseMs = 3_600_000 } = options;
   return log.acquireWriter({ holder, leaseMs, signal: new AbortController().signal });
 }
 

@@ -1,21 +1,10 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, onTestFinished, vi } from 'vitest';
 import type { LogWriter } from '../../../src/broker/postgres/index.ts';
 import { acquire, appendTo, createLogFixture, entriesOf, idsByPartition, until, type LogFixture } from './fixture.ts';
 import { createTcpProxy } from './tcp-proxy.ts';
-
-/** The server process of a writer. */
-async function backendOf(fixture: LogFixture, applicationName: string): Promise<number> {
-  return until(async () => {
-    const { rows } = await fixture.pool.query<{ pid: number }>(
-      'select pid from pg_stat_activity where datname = $1 and application_name = $2',
-      [fixture.database.name, applicationName],
-    );
-    return rows[0]?.pid;
-  });
-}
 
 /** Resolves once so many statements of writers wait for locks, with the process of one of them. */
 function blocked(fixture: LogFixture, count: number): Promise<number> {
@@ -28,8 +17,26 @@ function blocked(fixture: LogFixture, count: number): Promise<number> {
   });
 }
 
-/** Lets the lease expire on the server while its holder lives on. */
+/** The moment at which the lease expires, once its holder's own session has renewed it. */
+function renewed(fixture: LogFixture, after?: string): Promise<string> {
+  return until(async () => {
+    const { rows } = await fixture.pool.query<{ expires: string }>(
+      `select l.expires_at::text as expires from tailrace.relay_lease l join pg_stat_activity a on a.pid = l.backend_pid
+        where a.application_name = 'tailrace writer lease'`,
+    );
+    return rows.find(({ expires }) => expires !== after)?.expires;
+  });
+}
+
+/** From here to the end of the test, time stands still in this process but for `vi.advanceTimersByTimeAsync`. */
+function stopTime(): void {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] });
+  onTestFinished(() => void vi.useRealTimers());
+}
+
+/** Lets the lease expire on the server while its holder lives on. The holder's first renewal is over then. */
 async function expireLease(fixture: LogFixture): Promise<void> {
+  await renewed(fixture);
   await fixture.pool.query('update tailrace.relay_lease set expires_at = clock_timestamp()');
 }
 
@@ -171,15 +178,17 @@ describe('append', () => {
     await fixture.pool.query(`alter database ${fixture.database.name} set synchronous_commit = off`);
     const writer = await writerWithTopic(fixture);
     const ids = await fixture.insert(20);
-    let flushed = 0;
-    for (const id of ids) {
-      await appendTo(writer, 0, [id]);
-      const { rows } = await fixture.pool.query<{ flushed: boolean }>(
-        'select pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() as flushed',
+    const lsn = async (of: string): Promise<bigint> => {
+      const { rows } = await fixture.pool.query<{ bytes: string }>(
+        `select pg_current_wal_${of}_lsn() - '0/0' as bytes`,
       );
-      if (rows[0]!.flushed) flushed++;
+      return BigInt(rows[0]!.bytes);
+    };
+    for (const id of ids) {
+      const before = await lsn('insert'); // what an append writes comes after it, and else only the WAL writer flushes
+      await appendTo(writer, 0, [id]);
+      expect(await lsn('flush')).toBeGreaterThan(before);
     }
-    expect(flushed).toBeGreaterThan(2); // else only the WAL writer flushes, five times a second; others write WAL here too
   });
 });
 
@@ -237,17 +246,24 @@ describe('an append whose result is unknown', () => {
     const writer = await writerWithTopic(fixture);
     const done = new AbortController();
     let kills = 0;
+    let count = 0;
     const killing = (async () => {
-      while (!done.signal.aborted) {
+      for (let inVain = 0, countBefore = 0; !done.signal.aborted;) {
+        if (count > countBefore) [countBefore, inVain] = [count, 0];
+        if (inVain >= 5) {
+          await fixture.pool.query('select'); // lets one append come through, however slow the machine is
+          continue;
+        }
         const { rows } = await fixture.pool.query<{ name: string }>(
           `select application_name as name, pg_terminate_backend(pid) from pg_stat_activity
             where datname = $1 and application_name like 'tailrace writer%' and random() < 0.2`,
           [fixture.database.name],
         );
-        kills += rows.filter(({ name }) => name === 'tailrace writer').length;
+        const killed = rows.filter(({ name }) => name === 'tailrace writer').length;
+        kills += killed;
+        inVain += killed;
       }
     })();
-    let count = 0;
     while (kills < 20 || count < 100) await appendTo(writer, count++ % 3, [count], String(count));
     done.abort();
     await killing;
@@ -274,12 +290,11 @@ describe('the right to append', () => {
   it('passes on at once when it is given up', async () => {
     await using fixture = await createLogFixture();
     const first = await acquire(fixture.openLog());
+    stopTime(); // so nobody looks again by himself
     const { told, waiting } = standBy(fixture);
     await told;
-    const startedMs = performance.now();
     await first.release();
     await waiting;
-    expect(performance.now() - startedMs).toBeLessThan(400); // the next look would be up to 500 ms away
     await first.release();
     expect(first.signal.reason).toMatchObject({ code: 'STOPPED' });
     await expect(first.append({ appends: [], progress: 'late' })).rejects.toMatchObject({ code: 'STOPPED' });
@@ -357,25 +372,34 @@ describe('the right to append', () => {
 
   it('is kept by renewals, for longer than it lasts by itself', async () => {
     await using fixture = await createLogFixture();
-    const writer = await acquire(fixture.openLog(), { leaseMs: 600 });
-    const renewals = new Set<string>();
-    await until(async () => {
-      const { rows } = await fixture.pool.query<{ expires: string; left: boolean }>(
-        'select expires_at::text as expires, expires_at > clock_timestamp() as left from tailrace.relay_lease',
-      );
-      expect(rows[0]!.left).toBe(true);
-      renewals.add(rows[0]!.expires);
-      return renewals.size > 5 ? true : undefined;
-    });
+    stopTime();
+    const leaseMs = 3_600_000;
+    const writer = await acquire(fixture.openLog(), { leaseMs });
+    let expires = await renewed(fixture);
+    for (let n = 0; n < 7; n++) {
+      await vi.advanceTimersByTimeAsync(leaseMs / 3);
+      expires = await renewed(fixture, expires);
+    }
     expect(writer.signal.aborted).toBe(false);
   });
 
   it('survives the loss of its connections', async () => {
     await using fixture = await createLogFixture();
-    const writer = await writerWithTopic(fixture, { leaseMs: 1_500 });
-    const first = await backendOf(fixture, 'tailrace writer lease');
-    await fixture.pool.query('select pg_terminate_backend($1, 10000)', [first]);
-    await until(async () => ((await backendOf(fixture, 'tailrace writer lease')) === first ? undefined : true));
+    stopTime();
+    const leaseMs = 3_600_000;
+    const writer = await writerWithTopic(fixture, { leaseMs });
+    const expires = await renewed(fixture);
+    await fixture.pool.query(
+      `select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = $1 and application_name like 'tailrace writer%'`,
+      [fixture.database.name],
+    );
+    await vi.advanceTimersByTimeAsync(leaseMs / 3);
+    const again = renewed(fixture, expires);
+    const isOver = again.then(() => true);
+    while (!(await Promise.race([isOver, fixture.pool.query('select').then(() => false)]))) {
+      await vi.advanceTimersByTimeAsync(20); // the waits between attempts
+    }
+    vi.useRealTimers();
     await appendTo(writer, 0, await fixture.insert(1));
     expect(writer.signal.aborted).toBe(false);
   });
@@ -384,22 +408,28 @@ describe('the right to append', () => {
     await using fixture = await createLogFixture();
     await using proxy = await createTcpProxy(fixture.database.connectionString);
     const log = fixture.openLog({ connectionString: proxy.connectionString });
-    const writer = await acquire(log, { leaseMs: 600 });
+    stopTime();
+    const leaseMs = 3_600_000;
+    const writer = await acquire(log, { leaseMs });
     const lost = once(writer.signal, 'abort');
-    await backendOf(fixture, 'tailrace writer lease');
+    await renewed(fixture);
     proxy.refuse('tailrace writer lease');
     await fixture.pool.query(
       `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tailrace writer lease' and datname = $1`,
       [fixture.database.name],
     );
+    await vi.advanceTimersByTimeAsync(leaseMs - 1_000);
+    expect(writer.signal.aborted).toBe(false);
+    await vi.advanceTimersByTimeAsync(1_000);
     await lost;
+    vi.useRealTimers();
     expect(writer.signal.reason).toMatchObject({ code: 'LEASE_LOST' });
     await log.close();
   });
 
   it('of a killed process is taken long before it expires', async () => {
     await using fixture = await createLogFixture();
-    const leaseMs = 120_000;
+    const leaseMs = 3_600_000; // far beyond the time that this test may take
     const child = spawn(
       process.execPath,
       [fileURLToPath(new URL('hold-lease.ts', import.meta.url)), fixture.database.connectionString, String(leaseMs)],
@@ -409,9 +439,7 @@ describe('the right to append', () => {
     const exited = once(child, 'exit');
     child.kill('SIGKILL');
     await exited;
-    const startedMs = performance.now();
     await acquire(fixture.openLog(), { leaseMs });
-    expect(performance.now() - startedMs).toBeLessThan(10_000);
   });
 
   it('of a live holder is left alone, however often one looks', async () => {
