@@ -18,9 +18,6 @@ export interface ConsumerSettings {
   readonly sabotage: SabotageName | undefined;
 }
 
-/** The points at which a consumer can be made to die or to stand still. */
-export const CONSUMER_POINTS = ['handler.before', 'handler.after'] as const;
-
 const CONCURRENCY = 6;
 
 const parent = linkToParent<ConsumerSettings>();

@@ -2,3 +2,6 @@
 export const GROUPS = ['single', 'batch'] as const;
 
 export type Group = (typeof GROUPS)[number];
+
+/** The points at which a consumer can be made to die or to stand still. */
+export const CONSUMER_POINTS = ['handler.before', 'handler.after'] as const;

@@ -17,8 +17,8 @@ const HELP = `npm run torture -- [options]
   --suite full         every fault once, however long it takes: about 12 minutes
   --sabotage NAME      puts a wrong implementation in place of the right one; succeeds only if the run finds it
   --postgres V         ${VERSIONS.join(', ')} (default: 18)
-  --rate N             transactions a second that the writers try (default: 700)
-  --recovery-limit S   how long a message committed after a fault may take to have its effect (default: 60)
+  --rate N             transactions a second that the writers try (default: 450)
+  --recovery-limit S   fails if a message committed after a fault takes longer to have its effect (default: no limit)
   --history FILE       keeps the history of the run there
   --json               one JSON document on stdout, progress on stderr
   --help               this text
@@ -52,8 +52,8 @@ function parse(args: readonly string[], randomSeed: number): Request {
       suite: { type: 'string' },
       sabotage: { type: 'string' },
       postgres: { type: 'string', default: '18' },
-      rate: { type: 'string', default: '700' },
-      'recovery-limit': { type: 'string', default: '60' },
+      rate: { type: 'string', default: '450' },
+      'recovery-limit': { type: 'string' },
       history: { type: 'string' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
@@ -70,11 +70,15 @@ function parse(args: readonly string[], randomSeed: number): Request {
     sabotage,
     version: oneOf('postgres', values.postgres, VERSIONS),
     perSecond: wholeNumber('rate', values.rate, 1),
-    recoveryLimitMs: 1_000 * wholeNumber('recovery-limit', values['recovery-limit'], 1),
+    recoveryLimitMs: recoveryLimitMsOf(values['recovery-limit']),
     historyPath: values.history,
     json: values.json,
   };
   return { run };
+}
+
+function recoveryLimitMsOf(seconds: string | undefined): number | undefined {
+  return seconds === undefined ? undefined : 1_000 * wholeNumber('recovery-limit', seconds, 1);
 }
 
 function faultsOf(list: string | undefined, isFull: boolean, sabotage: SabotageName | undefined): Fault[] {

@@ -31,10 +31,11 @@ export interface TortureReport {
 interface Terms {
   readonly seed: number;
   readonly sabotage: SabotageName | undefined;
+  readonly recoveryLimitMs: number | undefined;
 }
 
 export function reportOf(
-  { seed, sabotage }: Terms,
+  { seed, sabotage, recoveryLimitMs }: Terms,
   evidence: Pick<Evidence, 'drained' | 'memoryMiB'>,
   verdict: Verdict,
   faults: Readonly<Record<string, FaultReport>>,
@@ -54,13 +55,22 @@ export function reportOf(
     invariant: found ?? broken[0] ?? null,
     breaches,
     doubts,
-    ok: breaches.length === 0 && doubts.length === 0 && verdict.commits > 0 && wereSeen(faults),
+    ok:
+      breaches.length === 0 &&
+      doubts.length === 0 &&
+      verdict.commits > 0 &&
+      wereSeen(faults) &&
+      recovered(faults, recoveryLimitMs),
   };
 }
 
 /** A fault that was injected and never seen to have an effect proves nothing. */
 function wereSeen(faults: Readonly<Record<string, FaultReport>>): boolean {
   return Object.values(faults).every(({ injected, observed }) => injected === 0 || observed > 0);
+}
+
+function recovered(faults: Readonly<Record<string, FaultReport>>, limitMs: number = Infinity): boolean {
+  return Object.values(faults).every(({ recoveryMs }) => recoveryMs === null || recoveryMs <= limitMs);
 }
 
 /** For people. */

@@ -151,7 +151,7 @@ export const VARIANTS: readonly Variant[] = [
   {
     name: 'large',
     weight: 1,
-    messages: (random) => random.whole(100, 600),
+    messages: (random) => random.whole(50, 250),
     async run({ client, random, ids, points }) {
       await client.query('begin');
       await client.query('select torture.leap($1, $2, $3)', [random.pick(HUGE_KEYS), ids[0], ids.length]);

@@ -29,8 +29,6 @@ export const IDS_PER_WRITER = 100_000_000;
 
 const outbox = createOutbox();
 const parent = linkToParent<WriterSettings>();
-await work(() => write(parent.settings));
-
 async function write(settings: WriterSettings): Promise<void> {
   const history = new History(settings.historyPath, settings.name);
   const points = new FailPoints(history);
@@ -144,3 +142,5 @@ class Lane {
 function rangeOf(ids: readonly number[]): [number | undefined, number | undefined] {
   return [ids[0], ids.at(-1)];
 }
+
+await work(() => write(parent.settings));

@@ -1,5 +1,5 @@
 import { pause } from '../../../src/base/signal.ts';
-import { CONSUMER_POINTS } from '../consumer-process.ts';
+import { CONSUMER_POINTS } from '../groups.ts';
 import type { Fault } from '../fault.ts';
 import { LEASE_MS, PATIENCE_MS } from '../stage.ts';
 import { WRITER_POINTS } from '../transactions.ts';
