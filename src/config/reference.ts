@@ -16,8 +16,10 @@ export function configReference(): string {
 
 const HEAD = `# Configuration
 
-\`tailrace relay\` takes its settings from a file (\`--config relay.yaml\`, YAML or JSON), from the environment and from the
-command line. The names are the same everywhere; the command line wins over the environment, the environment over the file.
+Every command takes its settings from a file (\`--config relay.yaml\` or \`$TAILRACE_CONFIG\`, YAML or JSON), from the
+environment and from the command line. The names are the same everywhere; the command line wins over the environment, the
+environment over the file, the file over the default. \`tailrace relay\` takes all settings and runs every pipeline; the other
+commands take the database, the schema, the slot and the partitions of one, which \`--pipeline\` names where there are several.
 
 \`\`\`yaml
 pipelines:
@@ -40,7 +42,10 @@ found and what was expected. Then nothing starts.
 const FOOT = `In the environment, \`TAILRACE_PIPELINES_SHOP_LEASE_MS\` is for the pipeline \`shop\` (hyphens become underscores) and wins over
 the file; \`TAILRACE_LEASE_MS\` is for every pipeline that does not say otherwise. Where no pipeline is named, flags and
 environment describe one, which is called \`default\`. Lists are separated by commas. A variable that begins with
-\`TAILRACE_\` and is nearly one of these names is an error; others are nobody's business here.
+\`TAILRACE_\` and is nearly one of these names is an error; others are nobody's business here. Flags of a pipeline are for the
+one that \`--pipeline\` names, or for the only one; where there are several, \`tailrace relay\` refuses them. Without a file,
+\`DATABASE_URL\` stands in for \`TAILRACE_DATABASE_URL\`. A command that works on one pipeline does not mind variables that the
+file refers to elsewhere and that are not set.
 
 On SIGHUP the file is read again. Pipelines that were added are started, those that were removed are stopped, those that
 were changed or had halted are started anew; \`log.level\` and \`shutdownTimeoutMs\` apply at once. \`http\` and \`log.format\`
