@@ -15,6 +15,7 @@ import { addPublishCommand } from './publish-command.ts';
 import { addRelayCommand } from './relay-command.ts';
 import { addTailCommand } from './tail-command.ts';
 import { addTopicsCommand } from './topics-command.ts';
+import { addTraceCommand } from './trace-command.ts';
 import type { Terminal } from './terminal.ts';
 
 /**
@@ -90,6 +91,7 @@ function createProgram(terminal: Terminal, run: Run): Command {
   addPublishCommand(program, terminal);
   addTailCommand(program, terminal);
   addTopicsCommand(program, terminal);
+  addTraceCommand(program, terminal);
   addGroupsCommand(program, terminal);
   addDeadLettersCommand(program, terminal);
   addCompletionCommand(program, terminal);

@@ -1,0 +1,171 @@
+import type pg from 'pg';
+import { keyHash, partitionOf } from '../../broker/partitioner.ts';
+import { decodeHeaders } from '../../message/headers.ts';
+import { traceContextOf } from '../../message/trace-context.ts';
+import type { GroupFacts, InLog, InOutbox, MessageFacts, SetAsideByRelay } from './message-way.ts';
+
+/** Where to look, and for how long. */
+export interface Lookup {
+  /** In lower case. */
+  readonly messageId: string;
+  /** Quoted. */
+  readonly schema: string;
+}
+
+/**
+ * Reads everything that a database knows of a message; `undefined` if that is nothing. There is no index on message ids in
+ * the outbox, since every insert would pay for it: see {@link findNearby}. Throws what Postgres throws.
+ */
+export async function readMessageFacts(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
+  const row = (await findNearby(client, lookup)) ?? (await findAnywhere(client, lookup));
+  if (row === undefined) return readGroupsAlone(client, lookup);
+  const { headers, ...outbox } = row;
+  const log = await readPlace(client, lookup, outbox);
+  return {
+    traceId: traceContextOf(decodeHeaders(headers))?.traceId ?? null,
+    outbox,
+    log,
+    relay: await readSetAside(client, lookup, outbox),
+    groups: await readGroups(client, lookup, outbox.topic, log),
+  };
+}
+
+/** A message whose outbox is in another database, or that is gone from it. */
+async function readGroupsAlone(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
+  const groups = await readGroups(client, lookup, null, null);
+  return groups.length === 0 ? undefined : { traceId: null, outbox: null, log: null, relay: null, groups };
+}
+
+type OutboxRow = InOutbox & { readonly headers: string };
+
+/** How far from its place by id a message is looked for, in positions. */
+const NEARBY = 100_000;
+
+const COMMITTED_AT = `case when current_setting('track_commit_timestamp') = 'on' then pg_xact_commit_timestamp(m.xmin) end`;
+
+const OUTBOX_COLUMNS = `position::text as position, topic, key, type, kind, tx::text as transaction, occurred_at as "occurredAt",
+  ${COMMITTED_AT} as "committedAt", headers::text as headers`;
+
+/**
+ * Ids begin with a time (UUIDv7), and positions grow with time: so halving the range of positions by id leads close to where
+ * a message is, and it is among the rows around. An id of another kind leads anywhere.
+ */
+async function findNearby(client: pg.ClientBase, { messageId, schema }: Lookup): Promise<OutboxRow | undefined> {
+  const { rows } = await client.query<OutboxRow>(
+    `with recursive range (low, high) as (
+        select coalesce((select position from ${schema}.outbox order by position limit 1), 1),
+          coalesce((select position from ${schema}.outbox order by position desc limit 1), 0)
+      union all
+        select case when o.message_id < $1 then o.position + 1 else r.low end,
+          case when o.message_id < $1 then r.high else (r.low + r.high) / 2 end
+        from range r
+        left join lateral (select position, message_id from ${schema}.outbox
+          where position >= (r.low + r.high) / 2 order by position limit 1) o on true
+        where r.low < r.high
+      ), place as (select low from range where low >= high limit 1)
+      select ${OUTBOX_COLUMNS} from ${schema}.outbox m
+      where message_id = $1
+        and position between (select low from place) - ${NEARBY} and (select low from place) + ${NEARBY} limit 1`,
+    [messageId],
+  );
+  return rows[0];
+}
+
+async function findAnywhere(client: pg.ClientBase, { messageId, schema }: Lookup): Promise<OutboxRow | undefined> {
+  const { rows } = await client.query<OutboxRow>(
+    `select ${OUTBOX_COLUMNS} from ${schema}.outbox m where message_id = $1 limit 1`,
+    [messageId],
+  );
+  return rows[0];
+}
+
+/** Milliseconds that a clock may be wrong by before the search takes longer. */
+const CLOCK_SKEW_MS = 10 * 60 * 1000;
+
+/** The entry that names the position: looked for where the key leads, from about the message's time on, then before it. */
+async function readPlace(
+  client: pg.ClientBase,
+  { messageId, schema }: Lookup,
+  { topic, key, position }: InOutbox,
+): Promise<InLog | null> {
+  const all = await client.query<{ id: number }>(
+    `select id from ${schema}.log_partition where topic = $1 order by partition`,
+    [topic],
+  );
+  const ids = all.rows.map(({ id }) => id);
+  const owner = key === null ? undefined : ids[partitionOf(keyHash(key), ids.length)];
+  const about = timeOf(messageId) - CLOCK_SKEW_MS;
+  for (const comparison of ['>=', '<']) {
+    const { rows } = await client.query<InLog>(
+      `select p.topic, p.partition, (e.base + array_position(e.ids, $2::bigint) - 1)::text as offset, e.appended_at as "appendedAt"
+        from ${schema}.log_entry e join ${schema}.log_partition p on p.id = e.partition
+        where e.partition = any($1) and e.appended_at ${comparison} to_timestamp($3::float8 / 1000) and $2::bigint = any(e.ids) limit 1`,
+      [owner === undefined ? ids : [owner], position, about],
+    );
+    if (rows[0] !== undefined) return rows[0];
+  }
+  return null;
+}
+
+/** The time in a UUIDv7, in Unix milliseconds; of another id, any number. */
+function timeOf(messageId: string): number {
+  return Number.parseInt(messageId.replaceAll('-', '').slice(0, 12), 16);
+}
+
+async function readSetAside(
+  client: pg.ClientBase,
+  { schema }: Lookup,
+  { position }: InOutbox,
+): Promise<SetAsideByRelay | null> {
+  const table = await client.query('select where to_regclass($1) is not null', [`${schema}.relay_dead_letter`]);
+  if (table.rowCount === 0) return null;
+  const { rows } = await client.query<SetAsideByRelay>(
+    `select reason, attempts, error, set_aside_at as "setAsideAt" from ${schema}.relay_dead_letter where position = $1`,
+    [position],
+  );
+  return rows[0] ?? null;
+}
+
+interface GroupRow {
+  readonly group: string;
+  readonly isHandled: boolean;
+  readonly handledAt: Date | null;
+  readonly nextOffset: string | null;
+  readonly isDead: boolean | null;
+  readonly reason: string;
+  readonly attempts: number;
+  readonly error: string | null;
+  readonly parkedAt: Date;
+}
+
+/** The groups that read the topic, or that have done something about the message. */
+async function readGroups(
+  client: pg.ClientBase,
+  { messageId, schema }: Lookup,
+  topic: string | null,
+  log: InLog | null,
+): Promise<GroupFacts[]> {
+  const { rows } = await client.query<GroupRow>(
+    `select g.name as "group", handled.message_id is not null as "isHandled", handled.at as "handledAt",
+        place.next_offset::text as "nextOffset", parked.dead as "isDead", parked.reason, parked.attempts, parked.error,
+        parked.parked_at as "parkedAt"
+      from ${schema}.consumer_group g
+      left join lateral (select message_id, ${COMMITTED_AT} as at from ${schema}.processed_message m
+        where message_id = $1 and consumer = g.name and generation = g.generation limit 1) handled on true
+      left join lateral (select * from ${schema}.parked_message p
+        where p.message_id = $1 and p.group_name = g.name and p.generation = g.generation limit 1) parked on true
+      left join ${schema}.consumer_cursor place
+        on place.group_name = g.name and place.topic = $2 and place.partition = $3
+      where handled.message_id is not null or parked.message_id is not null
+        or exists (select from ${schema}.consumer_cursor c where c.group_name = g.name and c.topic = $2)
+      order by g.name collate "C"`,
+    [messageId, topic, log?.partition ?? null],
+  );
+  return rows.map(factsOf);
+}
+
+function factsOf({ group, isHandled, handledAt, nextOffset, isDead, ...rest }: GroupRow): GroupFacts {
+  const { reason, attempts, error, parkedAt } = rest;
+  const parked = isDead === null ? null : { isDead, reason, attempts, error, parkedAt };
+  return { group, isHandled, handledAt, nextOffset, parked };
+}
