@@ -55,30 +55,73 @@ export interface Append {
   readonly ids: readonly number[];
 }
 
+/** Messages that cannot be appended, for one reason. */
+export interface UnroutableMessages {
+  readonly topic: string;
+  /** Outbox positions. */
+  readonly ids: readonly number[];
+  /** Why, as a code. */
+  readonly reason: string;
+  /** The same in words, for operators. */
+  readonly error: string;
+}
+
 /** What one append makes durable, all of it or nothing. */
 export interface LogBatch {
   readonly appends: readonly Append[];
+  /** Messages that become dead letters of the relay. They count as appended in {@link LogWriter.appendedSinceCheckpoint}. */
+  readonly unroutable?: readonly UnroutableMessages[];
+  /** Outbox positions among the appends that were dead letters, and are none any more. */
+  readonly retried?: readonly number[];
   /** The source's position after these messages. Opaque to the log. */
   readonly progress: string;
   /** Where a source that lost its place can start over. Opaque to the log. */
   readonly checkpoint?: string;
 }
 
+/** How a relay learns of committed messages: from the write-ahead log, or by asking the outbox table. */
+export type RelayMode = 'wal' | 'polling';
+
+/** Dead letters of the relay as columns, as a source gives messages: message n is `ids[n]`, `topics[n]`, `keyHashes[n]`. */
+export interface DeadLetters {
+  /** Outbox positions, ascending. */
+  readonly ids: readonly number[];
+  readonly topics: readonly string[];
+  /** From `keyHash`; -1 where there is no key. */
+  readonly keyHashes: readonly number[];
+}
+
+/** What operators ask of the relay that holds the right to append. They ask in the log's own tables, from any machine. */
+export interface RelayRequests {
+  /** The mode asked for, kept over restarts; `undefined` leaves it to the relay. */
+  readonly mode: RelayMode | undefined;
+  /** Tells operators how the relay reads now. */
+  report(status: { readonly mode: RelayMode; readonly reason?: string }): Promise<void>;
+  /** The first dead letters that are to be routed again, at most 1,000. */
+  deadLettersToRetry(): Promise<DeadLetters>;
+  /** Removes dead letters that are to be discarded, at most 1,000; answers their outbox positions. */
+  discardDeadLetters(): Promise<readonly number[]>;
+}
+
 /** The right to append, held by one relay at a time. */
 export interface LogWriter {
-  /** What the last append of any former holder left behind; `undefined` in a log that was never appended to. */
+  /** What the last append left behind, of this or any former holder; `undefined` in a log that was never appended to. */
   readonly progress: string | undefined;
   readonly checkpoint: string | undefined;
+  readonly requests: RelayRequests;
   /** Fires when the right is lost or given up. */
   readonly signal: AbortSignal;
-  /** Partitions of a topic, which is created if it does not exist and the log allows it. Throws `UNKNOWN_TOPIC`. */
+  /**
+   * Partitions of a topic, which is created if it does not exist and the log allows it. Throws `UNKNOWN_TOPIC`, and
+   * `INVALID_TOPIC` for what is no name of a topic.
+   */
   partitionCount(topic: string): number | Promise<number>;
   /**
    * Appends in one durable transaction. One append at a time. Retries what can pass by itself. Throws `LEASE_LOST` once
    * another holder has taken over: then nothing of the batch is in the log.
    */
   append(batch: LogBatch): Promise<void>;
-  /** Outbox positions of everything appended after the last stored checkpoint, sorted. */
+  /** Outbox positions of everything appended or set aside after the last stored checkpoint, sorted. */
   appendedSinceCheckpoint(): Promise<Float64Array>;
   /** Gives the right up at once. */
   release(): Promise<void>;
@@ -92,8 +135,12 @@ export interface WriterOptions {
   readonly leaseMs: number;
   /** Ends the wait for the right. */
   readonly signal: AbortSignal;
-  /** Called when another relay holds the right and the wait begins. */
+  /** Called when another relay holds the right and the wait begins, also anew after {@link WriterOptions.onRetry}. */
   readonly onWaiting?: () => void;
+  /** Called with what an attempt to get the right failed with, when it can pass and another attempt follows. */
+  readonly onRetry?: (error: unknown) => void;
+  /** Called while the right is held when {@link LogWriter.requests} has something to do: soon after it was asked for. */
+  readonly onAsked?: () => void;
 }
 
 /** What the outbox says of a message beside its payload. */

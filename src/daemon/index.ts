@@ -1,3 +1,4 @@
 export { createRelayDaemon } from './relay-daemon.ts';
-export type { RelayDaemon, RelayDaemonOptions, RelayMode } from './relay-daemon.ts';
+export type { RelayDaemon, RelayDaemonOptions } from './relay-daemon.ts';
+export type { RelayMode } from '../broker/log.ts';
 export type { RelayState, RelayStatus } from '../relay/relay.ts';

@@ -2,11 +2,8 @@ import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { silentLogger, type Logger } from '../base/logger.ts';
 import { postgresLog } from '../broker/postgres/index.ts';
-import { createRelay, pollingSource, walSource, type Relay, type RelayStatus, type Source } from '../relay/index.ts';
+import { createRelay, walSource, type Relay, type RelayMode, type RelayStatus, type Source } from '../relay/index.ts';
 import { StatusWatch } from './status-watch.ts';
-
-/** How a relay learns of committed messages: from the write-ahead log, or by asking the outbox table. */
-export type RelayMode = 'wal' | 'polling';
 
 /** What a relay daemon is built from. */
 export interface RelayDaemonOptions {
@@ -14,7 +11,8 @@ export interface RelayDaemonOptions {
   readonly databaseUrl: string;
   /**
    * `wal` reads the write-ahead log, and polls by itself where the server or the role does not allow that. `polling` needs
-   * neither `wal_level` nor the REPLICATION right. Either goes on exactly where the other stopped. @defaultValue 'wal'
+   * neither `wal_level` nor the REPLICATION right. Either goes on exactly where the other stopped. What an operator asks for
+   * with `tailrace relay switch` comes before it. @defaultValue 'wal'
    */
   readonly mode?: RelayMode;
   /** The schema that `tailrace migrate` filled. @defaultValue 'tailrace' */
@@ -112,8 +110,8 @@ function sourceOf(options: RelayDaemonOptions): Source {
   if (!MODES.includes(mode)) {
     throw new TailraceError('INVALID_OPTION', `mode is ${JSON.stringify(mode)}, expected ${MODES.join(' or ')}.`);
   }
-  const common = commonOptions(options);
-  return mode === 'polling' ? pollingSource(common) : walSource({ ...common, ...(slot !== undefined && { slot }) });
+  const source = walSource({ ...commonOptions(options), ...(slot !== undefined && { slot }) });
+  return { open: (resume, signal, asked = mode) => source.open(resume, signal, asked) };
 }
 
 interface CommonOptions {

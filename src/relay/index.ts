@@ -5,3 +5,4 @@ export type { WalSourceOptions } from '../source/wal/wal-source.ts';
 export { pollingSource } from '../source/polling/polling-source.ts';
 export type { PollingOptions } from '../source/polling/polling-source.ts';
 export type { Resume, Source, SourceBatch, SourceReader, SourceStatus } from '../source/source.ts';
+export type { DeadLetters, RelayMode } from '../broker/log.ts';

@@ -5,12 +5,14 @@ import type { Service } from '../base/lifecycle.ts';
 import { silentLogger, type Logger } from '../base/logger.ts';
 import { pause } from '../base/signal.ts';
 import { uuidV7 } from '../base/uuid.ts';
-import type { HomeLog, LogWriter } from '../broker/log.ts';
+import type { HomeLog, RelayMode } from '../broker/log.ts';
 import { isTransient } from '../postgres/sqlstate.ts';
-import type { Source, SourceReader, SourceStatus } from '../source/source.ts';
+import type { Source, SourceStatus } from '../source/source.ts';
 import { loadTracing } from '../telemetry/load-tracing.ts';
 import { AppendSpans } from './append-spans.ts';
+import { Pump, type Appended } from './pump.ts';
 import { Router } from './router.ts';
+import { UnroutableAlarm } from './unroutable-alarm.ts';
 
 export interface RelayOptions {
   /** Where committed messages come from. */
@@ -36,12 +38,18 @@ export interface RelayStatus {
   readonly state: RelayState;
   /** How the source reads, while leading. */
   readonly source: SourceStatus | undefined;
+  /** The mode that an operator has asked for; `undefined`: none, the source's own. */
+  readonly wantedMode?: RelayMode;
   /** Messages appended by this object. */
   readonly appended: number;
   /** Appends made by this object. */
   readonly batches: number;
+  /** Messages that this object could not route: it set them aside as dead letters of the relay. */
+  readonly deadLettered: number;
   /** What the last attempt failed with; `undefined` while all is well. */
   readonly error: unknown;
+  /** When the first attempt failed since all was well. */
+  readonly errorSince?: Date | undefined;
 }
 
 export interface Relay extends Service {
@@ -74,18 +82,23 @@ class LeasedRelay implements Relay {
   readonly #holder: string;
   readonly #stopping = new AbortController();
   readonly #router = new Router();
+  readonly #alarm: UnroutableAlarm;
   readonly #spans: AppendSpans | undefined;
   #run: Promise<void> | undefined;
   #state: RelayState = 'stopped';
   #source: SourceStatus | undefined;
   #error: unknown;
+  #errorSince: Date | undefined;
+  #wantedMode: RelayMode | undefined;
   #appended = 0;
   #batches = 0;
+  #deadLettered = 0;
 
   constructor(options: RelayOptions, leaseMs: number) {
     this.#options = options;
     this.#leaseMs = leaseMs;
     this.#logger = options.logger ?? silentLogger;
+    this.#alarm = new UnroutableAlarm(this.#logger);
     const tracing = loadTracing();
     this.#spans = tracing && new AppendSpans(options.log, tracing, this.#logger);
     this.#holder = options.holder ?? `${hostname()} ${uuidV7().slice(-12)}`;
@@ -115,9 +128,12 @@ class LeasedRelay implements Relay {
     return {
       state: this.#state,
       source: this.#source,
+      ...(this.#wantedMode !== undefined && { wantedMode: this.#wantedMode }),
       appended: this.#appended,
       batches: this.#batches,
+      deadLettered: this.#deadLettered,
       error: this.#error,
+      errorSince: this.#errorSince,
     };
   }
 
@@ -143,77 +159,86 @@ class LeasedRelay implements Relay {
   }
 
   #halt(error: unknown): void {
-    this.#state = 'halted';
-    this.#error = error;
+    this.#fail('halted', error);
     this.#logger.error({ error: messageOf(error) }, 'the relay halted');
     this.#options.onHalt?.(error);
   }
 
   async #retryLater(error: unknown, attempt: number): Promise<void> {
     const waitMs = backoffMs(attempt);
-    this.#state = 'retrying';
-    this.#error = error;
+    this.#fail('retrying', error);
     this.#logger.warn({ error: messageOf(error), attempt, waitMs: Math.round(waitMs) }, 'the relay starts over');
     await pause(waitMs, this.#stopping.signal);
+  }
+
+  #fail(state: 'retrying' | 'halted', error: unknown): void {
+    this.#state = state;
+    this.#error = error;
+    this.#errorSince ??= new Date();
+  }
+
+  #recover(state: 'standby' | 'leading'): void {
+    this.#state = state;
+    this.#error = undefined;
+    this.#errorSince = undefined;
   }
 
   /** One time of holding the lease, from waiting for it to losing it. */
   async #lead(ready: () => void): Promise<void> {
     this.#state = 'starting';
+    let pump: Pump | undefined;
     const writer = await this.#options.log.acquireWriter({
       holder: this.#holder,
       leaseMs: this.#leaseMs,
       signal: this.#stopping.signal,
       onWaiting: () => {
-        this.#state = 'standby';
+        this.#recover('standby');
         this.#logger.info({ holder: this.#holder }, 'standing by: another relay holds the lease');
         ready();
       },
+      onRetry: (error) => {
+        this.#fail('retrying', error);
+      },
+      onAsked: () => pump?.asked(),
     });
     try {
-      const signal = AbortSignal.any([writer.signal, this.#stopping.signal]);
-      const reader = await this.#options.source.open(writer, signal);
-      try {
-        this.#leading(reader);
-        ready();
-        await this.#pump(reader, writer, signal);
-      } finally {
-        this.#source = undefined;
-        await reader.close();
-      }
+      pump = new Pump({
+        source: this.#options.source,
+        writer,
+        router: this.#router,
+        logger: this.#logger,
+        onReading: (status) => {
+          this.#leading(status, writer.requests.mode);
+          ready();
+        },
+        onAppended: (done) => this.#count(done),
+      });
+      await pump.run(AbortSignal.any([writer.signal, this.#stopping.signal]));
     } finally {
+      this.#source = undefined;
       await writer.release();
     }
   }
 
-  #leading(reader: SourceReader): void {
-    this.#state = 'leading';
-    this.#error = undefined;
-    this.#source = reader.status;
-    this.#logger.info({ holder: this.#holder, ...reader.status }, 'relaying');
+  #leading(source: SourceStatus, wantedMode: RelayMode | undefined): void {
+    this.#recover('leading');
+    this.#source = source;
+    this.#wantedMode = wantedMode;
+    this.#logger.info({ holder: this.#holder, ...source }, 'relaying');
   }
 
-  /** The whole of a relay: the next batch, its partitions, one durable append, and only then the acknowledgement. */
-  async #pump(reader: SourceReader, writer: LogWriter, signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) {
-      const batch = await reader.next(signal);
-      const counts = new Map<string, number>();
-      for (const topic of new Set(batch.topics)) counts.set(topic, await writer.partitionCount(topic));
-      const appends = this.#router.route(batch, (topic) => counts.get(topic) ?? 1);
-      const startedAt = Date.now();
-      await writer.append({
-        appends,
-        progress: batch.progress,
-        ...(batch.checkpoint !== undefined && { checkpoint: batch.checkpoint }),
-      });
-      reader.durable();
-      this.#spans?.appended(appends, startedAt);
-      this.#batches += 1;
-      this.#appended += batch.ids.length;
-      this.#source = reader.status;
-    }
-    signal.throwIfAborted();
+  #count({ appends, unroutable, startedAt, isRetry }: Appended): void {
+    this.#spans?.appended(appends, startedAt);
+    this.#batches += 1;
+    this.#appended += sum(appends);
+    if (isRetry) return;
+    this.#deadLettered += sum(unroutable);
+    for (const messages of unroutable) this.#alarm.sound(messages);
   }
+}
+
+function sum(lists: readonly { readonly ids: readonly number[] }[]): number {
+  return lists.reduce((total, { ids }) => total + ids.length, 0);
 }
 
 /** Whether leading again can help: the server was away, or another relay took over. */

@@ -1,6 +1,13 @@
-import type { Append } from '../broker/log.ts';
+import type { Append, DeadLetters } from '../broker/log.ts';
 import { partitionOf } from '../broker/partitioner.ts';
-import type { SourceBatch } from '../source/source.ts';
+
+/** Where messages go. */
+export interface Routes {
+  /** In the order of the messages within each partition. */
+  readonly appends: readonly Append[];
+  /** The outbox positions of messages whose topic has no partitions, in their order, by topic. */
+  readonly unroutable: ReadonlyMap<string, readonly number[]>;
+}
 
 /** Assigns messages to the partitions of their topics. */
 export class Router {
@@ -10,11 +17,14 @@ export class Router {
   /**
    * The appends of a batch, in its order within each partition. A key's messages go to one partition, the one that Java
    * Kafka's default partitioner would choose.
+   *
+   * @param partitionCount the partitions of a topic; 0 where there can be none.
    */
-  route(batch: SourceBatch, partitionCount: (topic: string) => number): Append[] {
+  route(batch: DeadLetters, partitionCount: (topic: string) => number): Routes {
     const turn = this.#turn++;
     const topics = new Map<string, number[][]>();
     const appends: Append[] = [];
+    const unroutable = new Map<string, number[]>();
     let topic = '';
     let lists: number[][] = [];
     batch.ids.forEach((id, n) => {
@@ -25,6 +35,12 @@ export class Router {
         topics.set(name, lists);
       }
       const count = partitionCount(name);
+      if (count === 0) {
+        const ids = unroutable.get(name);
+        if (ids === undefined) unroutable.set(name, [id]);
+        else ids.push(id);
+        return;
+      }
       const hash = batch.keyHashes[n] ?? -1;
       const partition = hash < 0 ? turn % count : partitionOf(hash, count);
       const list = lists[partition];
@@ -34,6 +50,6 @@ export class Router {
         appends.push({ topic: name, partition, ids });
       } else list.push(id);
     });
-    return appends;
+    return { appends, unroutable };
   }
 }

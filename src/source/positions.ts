@@ -6,13 +6,14 @@ export class PositionSet {
     this.#sorted = sorted;
   }
 
-  /** @param sorted ascending; `more` in any order. */
+  /** @param sorted ascending, each once; `more` in any order. */
   static of(sorted: Float64Array, more: readonly number[] = []): PositionSet {
     if (more.length === 0) return new PositionSet(sorted);
     const all = new Float64Array(sorted.length + more.length);
     all.set(sorted);
     all.set(more, sorted.length);
-    return new PositionSet(all.sort());
+    all.sort();
+    return new PositionSet(all.filter((position, n) => position !== all[n - 1]));
   }
 
   get size(): number {

@@ -26,7 +26,7 @@ function pipeline(name: string, state: RelayState, error?: Error, figures?: Figu
   const source = state === 'leading' ? ({ mode: 'polling', reason: 'no slot' } as const) : undefined;
   return {
     name,
-    status: () => ({ state, source, appended: 5, batches: 2, error }),
+    status: () => ({ state, source, appended: 5, batches: 2, deadLettered: 0, error }),
     figures: () => ({ figures, ageMs: 1_000, error: undefined }),
   };
 }

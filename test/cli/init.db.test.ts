@@ -60,6 +60,7 @@ const READERS = [...RELAYS, 'consumer'] as const;
 /** An action, its SQL, and the roles that may do it besides the owner, who may do everything. */
 const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ['publish', `select tailrace.publish('orders', null, 'T', '{}')`, ['app']],
+  ['publish in order', `select tailrace.publish_in_key_order('orders', 'k', 'T', '{}')`, ['app']],
   [
     'publish by insert',
     `insert into tailrace.outbox (message_id, topic, type, payload, expires_at, deliver_at)
@@ -103,6 +104,14 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ],
   ['change an entry', 'update tailrace.log_entry set count = 1', []],
   ['remove an entry', 'delete from tailrace.log_entry', []],
+  ['read what could not be routed', 'select * from tailrace.relay_dead_letter', RELAYS],
+  [
+    'set a message aside that cannot be routed',
+    `insert into tailrace.relay_dead_letter (position, seq, topic, reason, error) values (1, 1, 'x', 'x', 'x')`,
+    RELAYS,
+  ],
+  ['ask for its retry', `update tailrace.relay_dead_letter set asked = 'retry'`, RELAYS],
+  ['forget it', 'delete from tailrace.relay_dead_letter', RELAYS],
   ['create a topic', `insert into tailrace.log_topic (name, partitions) values ('x', 1)`, RELAYS],
   ['read topics', 'select * from tailrace.log_topic, tailrace.log_partition, tailrace.log_entry', READERS],
   ['remove a topic', 'delete from tailrace.log_topic', []],

@@ -38,6 +38,10 @@ export async function acquireLease(context: AcquireContext, options: WriterOptio
     logger: context.logger,
     assertMayGoOn: () => assertNotStopped(signal),
     failure: 'the right to append could not be asked for',
+    onRetry: (error: unknown) => {
+      wait.failed();
+      options.onRetry?.(error);
+    },
   };
   for (;;) {
     assertNotStopped(signal);
@@ -55,6 +59,11 @@ class LeaseWait {
   constructor(context: AcquireContext, options: WriterOptions) {
     this.#context = context;
     this.#options = options;
+  }
+
+  /** Whoever has been told of a failure is told when the wait goes on. */
+  failed(): void {
+    this.#waiting = false;
   }
 
   /** Looks once; takes the lease or waits. `undefined`: look again. */

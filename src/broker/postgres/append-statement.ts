@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import type { UnroutableMessages } from '../log.ts';
 import { LEASE_NAME } from './lease.ts';
 
 /** The messages of one partition in a batch; `partition` is its number in `log_partition`. */
@@ -16,6 +17,8 @@ export interface AppendAttempt {
   readonly bases: readonly number[];
   readonly progress: string;
   readonly checkpoint: string | undefined;
+  readonly unroutable: readonly UnroutableMessages[];
+  readonly retried: readonly number[];
 }
 
 /**
@@ -26,38 +29,47 @@ export interface AppendAttempt {
  */
 export class AppendStatement {
   readonly #text: string;
+  readonly #textWithDeadLetters: string;
   readonly #channel: string;
 
   constructor(quotedSchema: string, channel: string) {
     this.#text = appendSql(quotedSchema);
+    this.#textWithDeadLetters = appendSql(quotedSchema, deadLettersSql(quotedSchema));
     this.#channel = channel;
   }
 
   query(attempt: AppendAttempt): pg.QueryConfig {
+    const { unroutable, retried } = attempt;
+    const values = this.#values(attempt);
+    if (unroutable.length === 0 && retried.length === 0) return { name: 'tailrace_append', text: this.#text, values };
+    return {
+      name: 'tailrace_append_with_dead_letters',
+      text: this.#textWithDeadLetters,
+      values: [...values, JSON.stringify(unroutable), arrayLiteral(retried)],
+    };
+  }
+
+  #values(attempt: AppendAttempt): unknown[] {
     const { parts } = attempt;
     const counts = parts.map(({ ids }) => ids.length);
-    return {
-      name: 'tailrace_append',
-      text: this.#text,
-      values: [
-        LEASE_NAME,
-        attempt.epoch,
-        attempt.seq,
-        attempt.progress,
-        attempt.checkpoint ?? null,
-        arrayLiteral(parts.map(({ partition }) => partition)),
-        arrayLiteral(attempt.bases),
-        arrayLiteral(counts),
-        arrayLiteral(startsOf(counts)),
-        idsLiteral(parts),
-        this.#channel,
-        parts.length === 0 ? null : notificationOf(parts.map(({ partition }) => partition)),
-      ],
-    };
+    return [
+      LEASE_NAME,
+      attempt.epoch,
+      attempt.seq,
+      attempt.progress,
+      attempt.checkpoint ?? null,
+      arrayLiteral(parts.map(({ partition }) => partition)),
+      arrayLiteral(attempt.bases),
+      arrayLiteral(counts),
+      arrayLiteral(startsOf(counts)),
+      idsLiteral(parts),
+      this.#channel,
+      parts.length === 0 ? null : notificationOf(parts.map(({ partition }) => partition)),
+    ];
   }
 }
 
-function appendSql(schema: string): string {
+function appendSql(schema: string, further = ''): string {
   return `with fence as materialized (
       select 1 from ${schema}.relay_lease where name = $1 and epoch = $2::bigint for key share
     ), part as materialized (
@@ -73,8 +85,21 @@ function appendSql(schema: string): string {
     ), entry as (
       insert into ${schema}.log_entry (partition, base, count, ids, seq)
         select p.partition, p.base, p.count, ($10::bigint[])[p.start : p.start + p.count - 1], $3 from part p, batch
-    )
+    )${further}
     select case when $12::text is not null then pg_notify($11, $12) end from batch`;
+}
+
+/** What cannot be routed is set aside; if it was already, it was tried again in vain. What was routed is no dead letter any more. */
+function deadLettersSql(schema: string): string {
+  return `, set_aside as (
+      insert into ${schema}.relay_dead_letter as d (position, seq, topic, reason, error)
+        select id, $3, u.topic, u.reason, u.error
+          from batch, json_to_recordset($13::json) u (topic text, reason text, error text, ids bigint[]), unnest(u.ids) id
+        on conflict (position) do update set reason = excluded.reason, error = excluded.error, attempts = d.attempts + 1,
+          asked = null, asked_by = null, asked_at = null
+    ), released as (
+      delete from ${schema}.relay_dead_letter where position = any($14::bigint[]) and exists (select from batch)
+    )`;
 }
 
 /** Where the ids of each part begin in the array of all ids; SQL counts from 1. */

@@ -1,7 +1,7 @@
 import { messageOf, TailraceError } from '../../base/errors.ts';
 import { backoffMs } from '../../base/backoff.ts';
 import type { Logger } from '../../base/logger.ts';
-import { pause } from '../../base/signal.ts';
+import { Signal } from '../../base/signal.ts';
 
 export interface LeaseKeeperOptions {
   /** Renews the lease; false says that it belongs to somebody else now. */
@@ -20,6 +20,7 @@ export interface LeaseKeeperOptions {
 export class LeaseKeeper {
   readonly #options: LeaseKeeperOptions;
   readonly #lost = new AbortController();
+  readonly #hurry = new Signal();
   readonly #running: Promise<void>;
   #deadline: NodeJS.Timeout | undefined;
 
@@ -32,6 +33,11 @@ export class LeaseKeeper {
   /** Fires when the lease is lost or given up; its reason is a TailraceError, `LEASE_LOST` or `STOPPED`. */
   get signal(): AbortSignal {
     return this.#lost.signal;
+  }
+
+  /** Renews at once, and so reads what the row of the lease says. */
+  renewNow(): void {
+    this.#hurry.notify();
   }
 
   /** Ends the trust in the lease. Only the first reason counts. */
@@ -50,7 +56,7 @@ export class LeaseKeeper {
     const intervalMs = this.#options.leaseMs / 3;
     for (let failures = 0; !this.signal.aborted;) {
       failures = (await this.#beat()) ? 0 : failures + 1;
-      await pause(failures === 0 ? intervalMs : retryAfterMs(failures, intervalMs), this.signal);
+      await this.#hurry.wait(failures === 0 ? intervalMs : retryAfterMs(failures, intervalMs), this.signal);
     }
   }
 

@@ -1,4 +1,5 @@
 import { TailraceError } from '../../base/errors.ts';
+import type { RelayMode } from '../log.ts';
 import type { Session } from './session.ts';
 
 /** One log has one writer, so one lease. */
@@ -30,6 +31,15 @@ export interface LeaseView {
   readonly row: LeaseRow | undefined;
 }
 
+/** What operators have written into the row for its holder. */
+export interface AskedOfHolder {
+  readonly mode: RelayMode | undefined;
+  /** Whether the holder has yet to say how it reads. */
+  readonly wantsReport: boolean;
+  /** Whether dead letters wait to be retried or discarded. */
+  readonly wantsDeadLetters: boolean;
+}
+
 /** What to do about a lease, having looked at it. */
 export type LeaseDecision =
   | { readonly action: 'create' }
@@ -53,8 +63,12 @@ export function decideLease(
   if (!row.connected && previous?.connected === false && isSameHold(row, previous)) {
     return { action: 'take over', from: row, why: 'holder gone' };
   }
-  return { action: 'wait', waitMs: Math.min(intervalMs, row.remainingMs + 1), holder: row.holder };
+  const waitMs = Math.min(row.connected ? intervalMs : GONE_INTERVAL_MS, intervalMs, row.remainingMs + 1);
+  return { action: 'wait', waitMs, holder: row.holder };
 }
+
+/** How soon a holder without a connection is looked at again: long enough to connect again. */
+const GONE_INTERVAL_MS = 100;
 
 function isSameHold(one: LeaseRow, other: LeaseRow): boolean {
   return one.epoch === other.epoch && one.backendPid === other.backendPid && one.expiresAt === other.expiresAt;
@@ -138,21 +152,44 @@ export class LeaseTable {
       text: `with locked as materialized (
            select from ${this.#schema}.relay_lease where name = $1 and epoch = $2 and expires_at = $3::timestamptz for update)
          update ${this.#schema}.relay_lease l set epoch = l.epoch + 1, holder = $4, backend_pid = pg_backend_pid(),
-           expires_at = clock_timestamp() + $5 * interval '1 millisecond'
+           mode = null, mode_reason = null, expires_at = clock_timestamp() + $5 * interval '1 millisecond'
          from locked where l.name = $1 returning l.epoch::text`,
       values: [LEASE_NAME, from.epoch, from.expiresAt, holder, leaseMs],
     });
     return result.rows[0]?.epoch;
   }
 
-  /** Whether the lease is still of this epoch; then it lasts for another `leaseMs`. */
-  async renew(session: Session, epoch: string, leaseMs: number): Promise<boolean> {
-    const result = await session.query({
+  /** What is asked of the holder, if the lease is still of this epoch; then it lasts for another `leaseMs`. */
+  async renew(session: Session, epoch: string, leaseMs: number): Promise<AskedOfHolder | undefined> {
+    const result = await session.query<AskedRow>({
       text: `update ${this.#schema}.relay_lease set backend_pid = pg_backend_pid(),
-           expires_at = clock_timestamp() + $3 * interval '1 millisecond' where name = $1 and epoch = $2`,
+           expires_at = clock_timestamp() + $3 * interval '1 millisecond' where name = $1 and epoch = $2
+         returning ${this.#asked}`,
       values: [LEASE_NAME, epoch, leaseMs],
     });
-    return result.rowCount === 1;
+    return askedOf(result.rows[0]);
+  }
+
+  /** What is asked of the holder, if the lease is still of this epoch. */
+  async readAsked(session: Session, epoch: string): Promise<AskedOfHolder | undefined> {
+    const result = await session.query<AskedRow>({
+      text: `select ${this.#asked} from ${this.#schema}.relay_lease where name = $1 and epoch = $2`,
+      values: [LEASE_NAME, epoch],
+    });
+    return askedOf(result.rows[0]);
+  }
+
+  get #asked(): string {
+    return `wanted_mode, mode is null as wants_report,
+      exists (select from ${this.#schema}.relay_dead_letter where asked is not null) as wants_dead_letters`;
+  }
+
+  /** Writes down how the holder of this epoch reads. */
+  async report(session: Session, epoch: string, mode: RelayMode, reason: string | undefined): Promise<void> {
+    await session.query({
+      text: `update ${this.#schema}.relay_lease set mode = $3, mode_reason = $4 where name = $1 and epoch = $2`,
+      values: [LEASE_NAME, epoch, mode, reason ?? null],
+    });
   }
 
   /** Lets the lease expire at once, if it is of this epoch, and tells those who wait for it. */
@@ -164,6 +201,21 @@ export class LeaseTable {
       values: [LEASE_NAME, epoch, this.#channel],
     });
   }
+}
+
+interface AskedRow {
+  wanted_mode: RelayMode | null;
+  wants_report: boolean;
+  wants_dead_letters: boolean;
+}
+
+function askedOf(row: AskedRow | undefined): AskedOfHolder | undefined {
+  if (row === undefined) return undefined;
+  return {
+    mode: row.wanted_mode ?? undefined,
+    wantsReport: row.wants_report,
+    wantsDeadLetters: row.wants_dead_letters,
+  };
 }
 
 interface ViewRow {

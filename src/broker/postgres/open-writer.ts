@@ -5,9 +5,10 @@ import type { LogWriter, WriterOptions } from '../log.ts';
 import { acquireLease } from './acquire-lease.ts';
 import { AppendStatement } from './append-statement.ts';
 import { channelOf } from './channels.ts';
-import { LeaseKeeper } from './lease-keeper.ts';
-import { LeaseTable } from './lease.ts';
+import { LeaseKeeper, takenOver } from './lease-keeper.ts';
+import { LeaseTable, type AskedOfHolder } from './lease.ts';
 import { explain, PLAN_SETTINGS, type ReadPool } from './read-pool.ts';
+import { ASKED } from './requests.ts';
 import { retrying } from './retry.ts';
 import { Session } from './session.ts';
 import type { Topics } from './topics.ts';
@@ -35,29 +36,42 @@ export interface OpenWriterContext {
  * @throws TailraceError `STOPPED`, `WRONG_CLUSTER`, `HOT_STANDBY`, `NOT_MIGRATED`.
  */
 export async function openWriter(context: OpenWriterContext, options: WriterOptions): Promise<LogWriter> {
-  const freed = new Signal();
-  const session = openAppendSession(context, options.leaseMs, freed);
+  const told: Told = { freed: new Signal(), onAsked: () => undefined };
+  const session = openAppendSession(context, options.leaseMs, told);
   try {
-    return await takeAndBuild(context, options, session, freed);
+    return await takeAndBuild(context, options, session, told);
   } catch (error) {
     await session.close();
     throw explain(error, context.schema);
   }
 }
 
+/** Who is told of notifications. */
+interface Told {
+  /** Raised when a holder has given the lease up. */
+  readonly freed: Signal;
+  /** Called when operators ask for something. */
+  onAsked: () => void;
+}
+
 async function takeAndBuild(
   context: OpenWriterContext,
   options: WriterOptions,
   session: Session,
-  freed: Signal,
+  told: Told,
 ): Promise<LogWriter> {
   const { quotedSchema, schema, logger, pool } = context;
   const { leaseMs } = options;
   const table = new LeaseTable(quotedSchema, channelOf(schema, 'lease'));
-  const { epoch, takenAtMs } = await acquireLease({ session, table, freed, quotedSchema, logger }, options);
+  const { epoch, takenAtMs } = await acquireLease({ session, table, freed: told.freed, quotedSchema, logger }, options);
   const leaseSession = openLeaseSession(context, leaseMs);
+  let noteAsked = (_asked: AskedOfHolder): void => undefined;
   const keeper = new LeaseKeeper({
-    renew: () => table.renew(leaseSession, epoch, leaseMs),
+    renew: async () => {
+      const asked = await table.renew(leaseSession, epoch, leaseMs);
+      if (asked !== undefined) noteAsked(asked);
+      return asked !== undefined;
+    },
     leaseMs,
     takenAtMs,
     logger,
@@ -65,16 +79,21 @@ async function takeAndBuild(
   const giveUp = (): Promise<void> => giveLeaseUp(table, leaseSession, epoch, logger);
   try {
     const tables = new WriterTables(pool, quotedSchema, logger);
-    const end = await retrying(() => tables.readEnd(session), {
+    const retry = {
       signal: keeper.signal,
       assertMayGoOn: () => keeper.signal.throwIfAborted(),
       failure: 'the end of the log could not be read',
       logger,
-    });
+    };
+    const end = await retrying(() => tables.readEnd(session), retry);
+    const asked = await retrying(() => table.readAsked(session, epoch), retry);
+    if (asked === undefined) throw takenOver();
     logger.info({ holder: options.holder, epoch, seq: end.seq }, 'took the right to append to the log');
-    const writer: LogWriter = new PostgresLogWriter({
+    const writer = new PostgresLogWriter({
       ...context,
       epoch,
+      table,
+      asked,
       keeper,
       session,
       tables,
@@ -87,6 +106,10 @@ async function takeAndBuild(
         await tables.settled();
       },
     });
+    noteAsked = (found) => {
+      if (writer.requests.note(found)) options.onAsked?.();
+    };
+    told.onAsked = () => keeper.renewNow();
     return writer;
   } catch (error) {
     await keeper.stop();
@@ -99,7 +122,7 @@ async function takeAndBuild(
 const DURABLE_COMMITS = `select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'`;
 
 /** A statement that runs for longer than the lease is cancelled: a takeover waits for it. */
-function openAppendSession(context: OpenWriterContext, leaseMs: number, freed: Signal): Session {
+function openAppendSession(context: OpenWriterContext, leaseMs: number, told: Told): Session {
   const statementTimeoutMs = Math.max(leaseMs, SHORTEST_STATEMENT_TIMEOUT_MS);
   return new Session({
     connectionString: context.connectionString,
@@ -111,7 +134,10 @@ function openAppendSession(context: OpenWriterContext, leaseMs: number, freed: S
     openingSql: DURABLE_COMMITS,
     timeoutMs: statementTimeoutMs + ANSWER_MARGIN_MS,
     channel: channelOf(context.schema, 'lease'),
-    onNotification: () => freed.notify(),
+    onNotification: (payload) => {
+      if (payload === ASKED) told.onAsked();
+      else told.freed.notify();
+    },
   });
 }
 

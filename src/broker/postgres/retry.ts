@@ -12,6 +12,8 @@ export interface RetryOptions {
   /** Says to the log what failed, as in "the lease could not be asked for". */
   readonly failure: string;
   readonly logger: Logger;
+  /** Called with the error before each wait. */
+  readonly onRetry?: (error: unknown) => void;
   readonly backoff?: Backoff;
 }
 
@@ -33,6 +35,7 @@ export async function retrying<Result>(work: () => Promise<Result>, options: Ret
       if (!mayRepeat(error)) throw error;
       options.assertMayGoOn();
       const waitMs = backoffMs(attempt, options.backoff);
+      options.onRetry?.(error);
       options.logger.warn({ attempt, waitMs, error: messageOf(error) }, `${options.failure}; trying again`);
       await pause(waitMs, options.signal);
     }

@@ -22,6 +22,7 @@ const PRUNE_INTERVAL_MS = 30_000;
 /** Batches that stay behind the checkpoint, for people who look into what happened. */
 const KEPT_BATCHES = 1_000;
 const ENTRIES_A_PAGE = 200;
+const LETTERS_A_PAGE = 10_000;
 
 /** What a writer reads, and the rows that it clears away. */
 export class WriterTables {
@@ -75,7 +76,7 @@ export class WriterTables {
     return result.rows.map(({ partition, end }) => [partition, Number(end)]);
   }
 
-  /** The outbox positions in all entries of batches after `seq`, sorted. */
+  /** The outbox positions in all entries of batches after `seq`, and those that were set aside with them, sorted. */
   async idsAfter(seq: number): Promise<Float64Array> {
     const ids = new NumberList();
     await this.#pool.transaction(async (query) => {
@@ -83,11 +84,11 @@ export class WriterTables {
       await query(
         `declare entry no scroll cursor for select ids::text from ${this.#schema}.log_entry where seq > ${seq}`,
       );
-      for (;;) {
-        const page = await query(`fetch ${ENTRIES_A_PAGE} from entry`);
-        if (page.length === 0) return;
-        page.forEach((row) => ids.push(parseIds(row)));
-      }
+      await eachPage(query, 'entry', ENTRIES_A_PAGE, (page) => page.forEach((row) => ids.push(parseIds(row))));
+      await query(
+        `declare letter no scroll cursor for select position from ${this.#schema}.relay_dead_letter where seq > ${seq}`,
+      );
+      await eachPage(query, 'letter', LETTERS_A_PAGE, (page) => ids.push(page.map(([position]) => Number(position))));
     });
     return ids.toArray().sort();
   }
@@ -122,6 +123,19 @@ interface EndRow {
   progress: string;
   checkpoint_seq: string | null;
   checkpoint: string | null;
+}
+
+async function eachPage(
+  query: (text: string) => Promise<TextRow[]>,
+  cursor: string,
+  rows: number,
+  take: (page: readonly TextRow[]) => void,
+): Promise<void> {
+  for (;;) {
+    const page = await query(`fetch ${rows} from ${cursor}`);
+    if (page.length === 0) return;
+    take(page);
+  }
 }
 
 function parseIds([text]: TextRow): number[] {

@@ -5,7 +5,9 @@ import { pause } from '../../base/signal.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
 import type { Append, LogBatch, LogWriter } from '../log.ts';
 import type { AppendStatement, PartitionIdsToAppend } from './append-statement.ts';
+import type { AskedOfHolder, LeaseTable } from './lease.ts';
 import { takenOver, type LeaseKeeper } from './lease-keeper.ts';
+import { PostgresRelayRequests } from './requests.ts';
 import { mayRepeat, retrying } from './retry.ts';
 import type { Session } from './session.ts';
 import { unknownTopic, type PartitionIds, type Topics } from './topics.ts';
@@ -14,6 +16,10 @@ import type { LogEnd, WriterTables } from './writer-tables.ts';
 /** What a writer is made of. */
 export interface WriterParts {
   readonly epoch: string;
+  readonly quotedSchema: string;
+  readonly table: LeaseTable;
+  /** What was asked when the lease was taken. */
+  readonly asked: AskedOfHolder;
   readonly keeper: LeaseKeeper;
   readonly session: Session;
   readonly tables: WriterTables;
@@ -38,21 +44,38 @@ const RETRY = { initialMs: 20, maxMs: 2_000 };
 
 /** The writer of a home log. Keeps the next offsets and the number of the next batch in memory; the statement checks both. */
 export class PostgresLogWriter implements LogWriter {
-  readonly progress: string | undefined;
-  readonly checkpoint: string | undefined;
+  readonly requests: PostgresRelayRequests;
   readonly #parts: WriterParts;
   readonly #nextOffsets = new Map<number, number>();
   #seq: number;
+  #progress: string | undefined;
   #checkpointSeq: number;
+  #checkpoint: string | undefined;
   #appending: Promise<void> | undefined;
   #released: Promise<void> | undefined;
 
   constructor(parts: WriterParts) {
     this.#parts = parts;
-    this.progress = parts.end.progress;
-    this.checkpoint = parts.end.checkpoint;
     this.#seq = parts.end.seq;
+    this.#progress = parts.end.progress;
     this.#checkpointSeq = parts.end.checkpointSeq;
+    this.#checkpoint = parts.end.checkpoint;
+    this.requests = new PostgresRelayRequests(
+      {
+        ...parts,
+        retrying: (work) => this.#retrying(work),
+        checkpointSeq: () => this.#checkpointSeq,
+      },
+      parts.asked,
+    );
+  }
+
+  get progress(): string | undefined {
+    return this.#progress;
+  }
+
+  get checkpoint(): string | undefined {
+    return this.#checkpoint;
   }
 
   get signal(): AbortSignal {
@@ -105,10 +128,20 @@ export class PostgresLogWriter implements LogWriter {
     this.#advance(parts, batch);
   }
 
-  async #attempt(parts: readonly PartitionIdsToAppend[], { progress, checkpoint }: LogBatch): Promise<Outcome> {
+  async #attempt(parts: readonly PartitionIdsToAppend[], batch: LogBatch): Promise<Outcome> {
     const { session, statement, epoch } = this.#parts;
+    const { progress, checkpoint, unroutable = [], retried = [] } = batch;
     const bases = parts.map(({ partition }) => this.#nextOffsets.get(partition) ?? 0);
-    const query = statement.query({ epoch, seq: this.#seq + 1, parts, bases, progress, checkpoint });
+    const query = statement.query({
+      epoch,
+      seq: this.#seq + 1,
+      parts,
+      bases,
+      progress,
+      checkpoint,
+      unroutable,
+      retried,
+    });
     try {
       const result = await session.query(query);
       return { kind: result.rowCount === 1 ? 'appended' : 'refused' };
@@ -157,13 +190,15 @@ export class PostgresLogWriter implements LogWriter {
     for (const [partition, end] of ends) this.#nextOffsets.set(partition, end);
   }
 
-  #advance(parts: readonly PartitionIdsToAppend[], { checkpoint }: LogBatch): void {
+  #advance(parts: readonly PartitionIdsToAppend[], { progress, checkpoint }: LogBatch): void {
     this.#seq += 1;
+    this.#progress = progress;
     for (const { partition, ids } of parts) {
       this.#nextOffsets.set(partition, (this.#nextOffsets.get(partition) ?? 0) + ids.length);
     }
     if (checkpoint !== undefined) {
       this.#checkpointSeq = this.#seq;
+      this.#checkpoint = checkpoint;
       this.#parts.tables.pruneNowAndThen(this.#checkpointSeq);
     }
     if (parts.length > 0) this.#parts.onAppended(parts.map(({ partition }) => partition));

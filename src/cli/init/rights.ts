@@ -22,6 +22,7 @@ const RELAY = {
     log_topic: ['select', 'insert'],
     log_partition: ['select', 'insert'],
     log_entry: ['select', 'insert'],
+    relay_dead_letter: ['select', 'insert', 'update', 'delete'],
   },
   functions: ['ensure_outbox_partitions', 'summarize_outbox'],
 } as const;
@@ -32,7 +33,7 @@ export const ROLES: readonly RoleRights[] = [
     kind: 'app',
     purpose: 'publishes, and reads nothing',
     tables: { outbox: [`insert (${OUTBOX_COLUMNS})`] },
-    functions: ['publish', 'uuid_v7'],
+    functions: ['publish', 'publish_in_key_order', 'lock_key', 'uuid_v7'],
   },
   { kind: 'relay_wal', purpose: 'a relay that reads the write-ahead log', ...RELAY },
   { kind: 'relay_poll', purpose: 'a relay that polls', ...RELAY },

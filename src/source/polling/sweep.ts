@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import type { Snapshot } from '../../postgres/snapshot.ts';
 import { emptyColumns, type OutboxColumns } from '../batch.ts';
 import type { Checkpoint, Place } from '../place.ts';
 import { difference, type DifferencePage } from './difference.ts';
@@ -11,12 +12,16 @@ export interface SweepPage {
 
 /** One pass over everything that is visible in the outbox and not in the log. */
 export class Sweep {
+  readonly #client: pg.ClientBase;
+  readonly #quotedSchema: string;
   readonly #pages: AsyncGenerator<DifferencePage, void, undefined>;
   readonly #place: Place;
-  /** Positions in the log that this pass met again; the others are not visible yet. */
+  /** Positions in the log that this pass met again. */
   readonly #met = new Set<number>();
 
   constructor(client: pg.ClientBase, quotedSchema: string, from: Place, pageRows: number) {
+    this.#client = client;
+    this.#quotedSchema = quotedSchema;
     this.#pages = difference(client, quotedSchema, from.snapshot, pageRows);
     this.#place = from;
   }
@@ -26,7 +31,8 @@ export class Sweep {
     if (page.done === true) throw new Error('The sweep is over.');
     const { rows, complete } = page.value;
     const fresh = this.#place.inLog.size === 0 ? rows : this.#withoutLogged(rows);
-    return { rows: fresh, checkpoint: complete && { snapshot: complete, beyond: this.#notMet() } };
+    const checkpoint = complete && { snapshot: complete, beyond: await this.#beyond(complete) };
+    return { rows: fresh, checkpoint };
   }
 
   #withoutLogged(rows: OutboxColumns): OutboxColumns {
@@ -43,7 +49,19 @@ export class Sweep {
     return fresh;
   }
 
-  #notMet(): number[] {
-    return this.#place.inLog.toArray().filter((id) => !this.#met.has(id));
+  /**
+   * What is in the log and not seen by `snapshot`. What this pass did not meet is either not visible yet, or was visible
+   * before it, as a dead letter that was routed later: that is covered.
+   */
+  async #beyond(snapshot: Snapshot): Promise<readonly number[]> {
+    const notMet = this.#place.inLog.toArray().filter((id) => !this.#met.has(id));
+    if (notMet.length === 0) return notMet;
+    const { rows } = await this.#client.query<{ position: string }>(
+      `select position from ${this.#quotedSchema}.outbox
+        where position = any($1::bigint[]) and pg_visible_in_snapshot(tx::text::xid8, $2::pg_snapshot)`,
+      [notMet, snapshot.toString()],
+    );
+    const seen = new Set(rows.map(({ position }) => Number(position)));
+    return notMet.filter((id) => !seen.has(id));
   }
 }

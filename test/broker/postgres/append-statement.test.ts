@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { AppendStatement, notificationOf, partitionsOf } from '../../../src/broker/postgres/append-statement.ts';
 import { channelOf } from '../../../src/broker/postgres/channels.ts';
 
-const attempt = { epoch: '3', seq: 8, progress: 'p', checkpoint: undefined };
+const attempt = { epoch: '3', seq: 8, progress: 'p', checkpoint: undefined, unroutable: [], retried: [] };
 
 describe('AppendStatement', () => {
   it('passes all ids as one array, and where each part begins in it', () => {
@@ -17,6 +17,16 @@ describe('AppendStatement', () => {
       ...['{5,2,9}', '{100,0,3}', '{3,1,2}', '{1,4,5}', '{30,10,20,7,1,2}'],
       ...['ch', '5,2,9'],
     ]);
+  });
+
+  it('passes dead letters on only where there are some', () => {
+    const statement = new AppendStatement('"tailrace"', 'ch');
+    const plain = statement.query({ ...attempt, parts: [], bases: [] });
+    const unroutable = [{ topic: 'x', ids: [4, 5], reason: 'UNKNOWN_TOPIC', error: 'no such topic' }];
+    const query = statement.query({ ...attempt, parts: [], bases: [], unroutable, retried: [6] });
+    expect(query.name).not.toBe(plain.name);
+    expect(plain.text).not.toContain('relay_dead_letter');
+    expect(query.values).toEqual([...(plain.values ?? []), JSON.stringify(unroutable), '{6}']);
   });
 
   it('notifies nobody of a batch without messages', () => {

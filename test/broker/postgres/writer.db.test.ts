@@ -99,7 +99,7 @@ describe('append', () => {
     await appendTo(writer, 0, await fixture.insert(1), 'first');
     await writer.append({ appends: [], progress: 'second', checkpoint: 'safe' });
     await writer.append({ appends: [], progress: 'third' });
-    expect([writer.progress, writer.checkpoint]).toEqual([undefined, undefined]); // of former holders
+    expect([writer.progress, writer.checkpoint]).toEqual(['third', 'safe']);
     await writer.release();
     const next = await acquire(fixture.openLog());
     expect([next.progress, next.checkpoint]).toEqual(['third', 'safe']);
