@@ -40,13 +40,22 @@ export interface PipelineReport {
   readonly reason?: string;
   readonly appended: number;
   readonly batches: number;
-  /** What the last attempt failed with. */
-  readonly error?: string;
+  /** What the last attempt failed with: while it cannot reach its server, too. */
+  readonly error?: PipelineError;
   readonly figures?: Figures;
   /** How old the figures are. */
   readonly figuresAgeSeconds?: number;
   /** Why there are no new figures. */
   readonly figuresError?: string;
+}
+
+/** Why a pipeline does not work. */
+export interface PipelineError {
+  /** Of `docs/errors.md`, a SQLSTATE, or a code of the system such as `ECONNREFUSED`; `FAILED` where there is none. */
+  readonly code: string;
+  readonly message: string;
+  /** When the first attempt failed since all was well, in ISO 8601. */
+  readonly since?: string;
 }
 
 /** The answer of `/status`. */

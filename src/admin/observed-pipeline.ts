@@ -1,6 +1,7 @@
 import { messageOf } from '../base/errors.ts';
+import { errorCodeOf } from '../postgres/sqlstate.ts';
 import type { RelayState, RelayStatus } from '../relay/relay.ts';
-import type { Figures, PipelineReport, Readiness } from './contract.ts';
+import type { Figures, PipelineError, PipelineReport, Readiness } from './contract.ts';
 
 /** What was read of a pipeline last. */
 export interface FiguresReading {
@@ -35,9 +36,14 @@ function waitingReason(state: RelayState, error: unknown): string {
   return error === undefined ? `it is ${state}` : `it is ${state}; the database cannot be read: ${messageOf(error)}`;
 }
 
+function errorOf(error: unknown, since: Date | undefined): PipelineError {
+  const known = { code: errorCodeOf(error) ?? 'FAILED', message: messageOf(error) };
+  return since === undefined ? known : { ...known, since: since.toISOString() };
+}
+
 /** A pipeline as `/status` shows it. */
 export function reportOf(pipeline: ObservedPipeline): PipelineReport {
-  const { state, source, appended, batches, error } = pipeline.status();
+  const { state, source, appended, batches, error, errorSince } = pipeline.status();
   const { figures, ageMs, error: figuresError } = pipeline.figures();
   return {
     name: pipeline.name,
@@ -45,7 +51,7 @@ export function reportOf(pipeline: ObservedPipeline): PipelineReport {
     ...source,
     appended,
     batches,
-    ...(error !== undefined && { error: messageOf(error) }),
+    ...(error !== undefined && { error: errorOf(error, errorSince) }),
     ...(figures !== undefined && { figures, figuresAgeSeconds: ageMs / 1_000 }),
     ...(figuresError !== undefined && { figuresError: messageOf(figuresError) }),
   };

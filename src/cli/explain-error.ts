@@ -1,5 +1,5 @@
 import { isTailraceError, messageOf } from '../base/errors.ts';
-import { sqlStateOf } from '../postgres/sqlstate.ts';
+import { errorCodeOf, sqlStateOf } from '../postgres/sqlstate.ts';
 import { addressOf, withoutPasswords } from './database-url.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_USAGE, type Problem } from './failure.ts';
 
@@ -15,11 +15,7 @@ export function problemOf(error: unknown, url?: string): Problem {
 }
 
 function codeOf(error: unknown): string {
-  if (isTailraceError(error)) return error.code;
-  const state = sqlStateOf(error);
-  if (state !== undefined) return state;
-  const root = rootOf(error);
-  return root instanceof Error && 'code' in root && typeof root.code === 'string' ? root.code : 'FAILED';
+  return errorCodeOf(error) ?? 'FAILED';
 }
 
 function isBadOption(error: unknown): boolean {

@@ -7,6 +7,13 @@ export function sqlStateOf(error: unknown): string | undefined {
   return fromServer && code !== undefined && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
+/** The code of a tailrace error, the SQLSTATE of the server's, or the system's own, such as `ECONNREFUSED`. */
+export function errorCodeOf(error: unknown): string | undefined {
+  if (isTailraceError(error)) return error.code;
+  const [first] = error instanceof AggregateError ? (error.errors as unknown[]) : [];
+  return codeOf(first ?? error);
+}
+
 /**
  * Whether an error can pass by itself, so that the same call may succeed later: connections lost or refused, the server
  * stopping or starting, serialization failures and deadlocks, locks not obtained, resources exhausted. A cancelled query

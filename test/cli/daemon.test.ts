@@ -41,7 +41,17 @@ it('a port that is taken is one line and exit code 1', async () => {
 it('says over HTTP that its server cannot be reached', async () => {
   await using cli = new CliProcess(['relay', '--json', '--http-port', '0'], { DATABASE_URL: NOWHERE });
   const [, url = ''] = await cli.says(/"url":"(http:[^"]+)"/);
-  const reason = async () => (await fetch(`${url}/readyz`)).text();
-  await expect.poll(reason).toMatch(/it is starting; the database cannot be read: connect ECONNREFUSED/);
-  expect((await fetch(`${url}/readyz`)).status).toBe(503);
+  await cli.says(/the right to append could not be asked for/); // said right after the status has it
+  const ready = await fetch(`${url}/readyz`);
+  expect(ready.status).toBe(503);
+  expect(await ready.json()).toEqual({
+    isReady: false,
+    pipelines: [{ name: 'default', state: 'retrying', reason: 'connect ECONNREFUSED 127.0.0.1:1' }],
+  });
+  const status = (await (await fetch(`${url}/status`)).json()) as { pipelines: { error: { since: string } }[] };
+  expect(status).toMatchObject({
+    isReady: false,
+    pipelines: [{ state: 'retrying', error: { code: 'ECONNREFUSED', message: 'connect ECONNREFUSED 127.0.0.1:1' } }],
+  });
+  expect(new Date(status.pipelines[0]!.error.since).getTime()).toBeLessThanOrEqual(Date.now());
 });
