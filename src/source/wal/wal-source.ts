@@ -260,8 +260,12 @@ class Opening {
     return reader;
   }
 
-  /** A slot that is older than its publication, or was there while it was not, can never be read further on Postgres 15. */
+  /**
+   * Changes are decoded with the catalog as it was when they were made: what a publication lacked then stays away when it is
+   * mended, and where there was none, Postgres 15 does not read on.
+   */
   #judge(error: TailraceError): void {
+    if (isTailraceError(error, 'PUBLICATION_MISMATCH')) this.#trust.distrust = error.message;
     if (sqlStateOf(error.cause) === UNDEFINED_OBJECT) this.#trust.distrust = messageOf(error.cause);
   }
 
