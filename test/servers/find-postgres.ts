@@ -1,8 +1,9 @@
 import { execFile } from 'node:child_process';
-import { access, mkdir, writeFile } from 'node:fs/promises';
+import { access } from 'node:fs/promises';
 import { delimiter, join } from 'node:path';
 import { promisify } from 'node:util';
 import { embeddedBinDir } from '../../src/postgres/server-binaries.ts';
+import { installDebianPackage } from './debian.ts';
 
 const run = promisify(execFile);
 
@@ -30,7 +31,7 @@ export async function findPostgres(version: PostgresVersion): Promise<FoundPostg
   if (installed !== undefined) return { binDir: installed };
   const embedded = EMBEDDED[version];
   if (embedded !== undefined) return { binDir: await embeddedBinDir(import.meta.url, embedded) };
-  const failure = await installDebianPackage(version);
+  const failure = await installDebianPackage(`postgresql-${version}`);
   const binDir = await installedBinDir(version);
   if (binDir !== undefined) return { binDir };
   throw new Error(
@@ -59,29 +60,4 @@ async function majorVersion(binDir: string): Promise<string | undefined> {
   } catch {
     return undefined; // no Postgres in this folder
   }
-}
-
-/** Returns why it could not; `undefined` if it could. */
-async function installDebianPackage(version: PostgresVersion): Promise<string | undefined> {
-  if (process.getuid?.() !== 0) return 'not root';
-  try {
-    await forbidMainCluster();
-    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
-    await run('apt-get', ['update', '--quiet'], { env }).catch(() => undefined); // perhaps another run is at it
-    const options = ['Dpkg::Options::=--force-confold', 'DPkg::Lock::Timeout=300'].flatMap((option) => ['-o', option]);
-    await run('apt-get', ['install', '--yes', '--no-install-recommends', ...options, `postgresql-${version}`], {
-      env,
-      maxBuffer: 64_000_000,
-    });
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
-
-/** Debian's package would otherwise create a cluster of its own and start it. */
-async function forbidMainCluster(): Promise<void> {
-  await mkdir('/etc/postgresql-common', { recursive: true });
-  const path = '/etc/postgresql-common/createcluster.conf';
-  await writeFile(path, 'create_main_cluster = false\n', { flag: 'wx' }).catch(() => undefined); // there is one: keep it
 }
