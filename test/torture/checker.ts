@@ -76,8 +76,10 @@ export interface Evidence {
   readonly stalls: readonly string[];
   /** Where the database was in danger: transactions of a relay left open, WAL held back. */
   readonly dangers: readonly string[];
-  /** Whether the order within a key is to be judged. */
+  /** Keys of which no order is promised. */
   readonly unorderedKeys: ReadonlySet<string>;
+  /** Keys whose messages go to a topic that no group reads. */
+  readonly unreadKeys: ReadonlySet<string>;
 }
 
 /** One broken promise, with an example. */
@@ -110,7 +112,8 @@ export interface Verdict {
 export function check(evidence: Evidence): Verdict {
   const truth = new Map(evidence.truth.map((step) => [step.id, step]));
   const log = judge(evidence.log, truth, evidence.unorderedKeys);
-  const effects = evidence.effects.map((place) => judge(place, truth, evidence.unorderedKeys));
+  const read = new Map([...truth].filter(([, { k }]) => !evidence.unreadKeys.has(k)));
+  const effects = evidence.effects.map((place) => judge(place, read, evidence.unorderedKeys));
   const places = [log, ...effects];
   const brokenOffsets = judgeOffsets(evidence.entries);
   const stale = acceptedStaleWrites(evidence.batches);

@@ -1,6 +1,7 @@
 import { pause } from '../../src/base/signal.ts';
 import type { Database } from './database.ts';
 import { GROUPS } from './groups.ts';
+import { BULK_KEY } from './tables.ts';
 
 const LOOK_MS = 200;
 /** How long nothing at all may move before it counts as never. */
@@ -8,6 +9,7 @@ const STALL_MS = 20_000;
 
 interface Fill {
   readonly wanted: number;
+  readonly toHandle: number;
   readonly inLog: number;
   readonly effects: number;
 }
@@ -18,7 +20,7 @@ export async function drain(database: Database, stop: AbortSignal): Promise<bool
   let movedMs = performance.now();
   while (!stop.aborted) {
     const fill = await readFill(database);
-    if (fill.inLog >= fill.wanted && fill.effects >= fill.wanted * GROUPS.length) return true;
+    if (fill.inLog >= fill.wanted && fill.effects >= fill.toHandle * GROUPS.length) return true;
     const now = JSON.stringify(fill);
     if (now !== seen) movedMs = performance.now();
     seen = now;
@@ -29,10 +31,16 @@ export async function drain(database: Database, stop: AbortSignal): Promise<bool
 }
 
 async function readFill(database: Database): Promise<Fill> {
-  const row = await database.one<{ wanted: string; in_log: string; effects: string }>(
-    `select (select count(*) from torture.truth) as wanted,
+  const row = await database.one<{ wanted: string; to_handle: string; in_log: string; effects: string }>(
+    `select (select count(*) from torture.truth) as wanted, (select count(*) from torture.truth where k <> $1) as to_handle,
        (select coalesce(sum(count), 0) from tailrace.log_entry) as in_log,
        (select count(*) from torture.effect) as effects`,
+    [BULK_KEY],
   );
-  return { wanted: Number(row.wanted), inLog: Number(row.in_log), effects: Number(row.effects) };
+  return {
+    wanted: Number(row.wanted),
+    toHandle: Number(row.to_handle),
+    inLog: Number(row.in_log),
+    effects: Number(row.effects),
+  };
 }

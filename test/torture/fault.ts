@@ -13,8 +13,8 @@ export interface Fault {
   /** Why it cannot be injected here; `undefined` if it can. */
   readonly unfit?: (stage: Stage) => string | undefined;
   /**
-   * Injects it once and takes its cause away again. Resolves with whether its effect was seen, at the moment from which on
-   * things have to recover.
+   * Injects it once and takes its cause away again. Resolves at the moment from which on things have to recover, with
+   * whether its effect was seen, or with how to see that once they have.
    */
-  readonly inject: (stage: Stage, random: Random) => Promise<boolean>;
+  readonly inject: (stage: Stage, random: Random) => Promise<boolean | (() => Promise<boolean>)>;
 }

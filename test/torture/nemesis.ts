@@ -32,8 +32,6 @@ export interface NemesisOptions {
 /** Injects faults one after the other, and sees that things recover after each. */
 export class Nemesis {
   readonly reports: Record<string, FaultReport> = {};
-  /** Faults after which nothing moved any more. */
-  readonly stalls: string[] = [];
   readonly #options: NemesisOptions;
 
   constructor(options: NemesisOptions) {
@@ -54,7 +52,7 @@ export class Nemesis {
   }
 
   async #inject(fault: Fault): Promise<void> {
-    const { stage, probe, random, say } = this.#options;
+    const { stage, probe, say } = this.#options;
     const unfit = fault.unfit?.(stage);
     if (unfit !== undefined) {
       say(`${fault.name}: not here, ${unfit}`);
@@ -64,24 +62,30 @@ export class Nemesis {
     stage.history.write('fault', 'invoke', { name: fault.name });
     const startedMs = monotonicMs();
     report.injected += 1;
-    let observed = false;
-    try {
-      observed = await fault.inject(stage, random);
-    } catch (error) {
-      if (stage.stop.aborted) throw error;
-      stage.history.write('fault', 'info', { name: fault.name, error: messageOf(error) });
-      this.stalls.push(`${fault.name} could not be injected: ${messageOf(error)}`);
-    }
-    if (observed) report.observed += 1;
+    const effect = await this.#attempt(fault);
     const lastedMs = monotonicMs() - startedMs;
     const recoveryMs = await probe.arrive();
+    const observed = typeof effect === 'boolean' ? effect : await effect();
+    if (observed) report.observed += 1;
     stage.watchMemory();
     stage.history.write('fault', observed ? 'ok' : 'fail', { name: fault.name, lastedMs, recoveryMs });
     if (recoveryMs === undefined) {
-      if (!stage.stop.aborted) this.stalls.push(`a message committed after ${fault.name} had no effect in time`);
+      if (!stage.stop.aborted) stage.stalls.push(`a message committed after ${fault.name} had no effect in time`);
     } else report.recoveryMs = Math.max(report.recoveryMs ?? 0, Math.round(recoveryMs));
     const outcome = observed ? '' : ', not observed';
     say(`${fault.name}: ${seconds(lastedMs)}${outcome}, recovered after ${seconds(recoveryMs)}`);
+  }
+
+  async #attempt(fault: Fault): Promise<boolean | (() => Promise<boolean>)> {
+    const { stage, random } = this.#options;
+    try {
+      return await fault.inject(stage, random);
+    } catch (error) {
+      if (stage.stop.aborted) throw error;
+      stage.history.write('fault', 'info', { name: fault.name, error: messageOf(error) });
+      stage.stalls.push(`${fault.name} could not be injected: ${messageOf(error)}`);
+      return false;
+    }
   }
 }
 

@@ -4,6 +4,7 @@ import type { ConsumerSettings } from './consumer-process.ts';
 import type { Database } from './database.ts';
 import type { ArmedPoint } from './fail-points.ts';
 import type { History } from './history.ts';
+import { Network } from './network.ts';
 import type { HaltMessage, RelaySettings } from './relay-process.ts';
 import type { SabotageName } from './sabotage/sabotage.ts';
 import { waitUntil } from './wait-until.ts';
@@ -18,8 +19,6 @@ export interface StageOptions {
   readonly sabotage: SabotageName | undefined;
   /** How many transactions a second the writers try together. */
   readonly perSecond: number;
-  /** The way of relays to the server. */
-  readonly relayUrl: string;
   /** Fires when the run is to end before its end. */
   readonly stop: AbortSignal;
 }
@@ -31,9 +30,13 @@ const CONSUMER_LEASE_MS = 3_000;
 export const PATIENCE_MS = 60_000;
 
 const RELAYS = ['relay-1', 'relay-2'];
+const EXTRA_RELAYS = ['relay-3', 'relay-4', 'relay-5'];
+const ALL_RELAYS = [...RELAYS, ...EXTRA_RELAYS];
 const CONSUMERS = ['consumer-1', 'consumer-2'];
 const WRITERS = ['writer-1', 'writer-2', 'writer-3'];
 const LANES = 4;
+/** Of messages that faults write; the probe's are below, those of writers above. */
+const FIRST_ID = 10_000_000;
 
 /** The processes and the server that faults act upon. Whoever ends a process starts it again. */
 export class Stage implements AsyncDisposable {
@@ -43,6 +46,12 @@ export class Stage implements AsyncDisposable {
   readonly stop: AbortSignal;
   /** Processes that ended, or relays that halted, without having been asked to. */
   readonly collapses: string[] = [];
+  /** Faults after which nothing moved any more, or during which it had to and did not. */
+  readonly stalls: string[] = [];
+  /** Where the database was in danger. */
+  readonly dangers: string[] = [];
+  /** How often relays have halted. */
+  halts = 0;
   /** How relays read when they are started. */
   mode: 'wal' | 'polling' = 'wal';
   /** Codes with which a relay may halt now. */
@@ -50,7 +59,9 @@ export class Stage implements AsyncDisposable {
   peakMemoryMiB = 0;
   readonly #options: StageOptions;
   readonly #children = new Map<string, Child>();
+  readonly #networks = new Map<string, Network>();
   #writersStarted = 0;
+  #nextId = FIRST_ID;
 
   constructor(options: StageOptions) {
     this.#options = options;
@@ -61,7 +72,7 @@ export class Stage implements AsyncDisposable {
   }
 
   get relays(): Child[] {
-    return this.#named(RELAYS);
+    return this.#named(ALL_RELAYS).filter(({ isRunning, name }) => isRunning || RELAYS.includes(name));
   }
 
   get consumers(): Child[] {
@@ -95,9 +106,27 @@ export class Stage implements AsyncDisposable {
     await Promise.all([...this.relays, ...this.consumers].map((child) => this.#stop(child)));
   }
 
-  async restartRelays(): Promise<void> {
-    await Promise.all(this.relays.map((child) => this.#stop(child)));
+  async startRelays(): Promise<void> {
     await Promise.all(RELAYS.map((name) => this.start(name)));
+  }
+
+  async stopRelays(): Promise<void> {
+    this.watchMemory();
+    await Promise.all(this.relays.map((child) => this.#stop(child)));
+  }
+
+  async killRelays(): Promise<void> {
+    this.watchMemory();
+    await Promise.all(this.relays.map((child) => child.kill()));
+  }
+
+  /** More relays than there are always. */
+  async startExtraRelays(): Promise<Child[]> {
+    return Promise.all(EXTRA_RELAYS.map((name) => this.start(name)));
+  }
+
+  async endExtraRelays(): Promise<void> {
+    await Promise.all(this.#named(EXTRA_RELAYS).map((child) => this.#stop(child)));
   }
 
   async #stop(child: Child): Promise<void> {
@@ -159,6 +188,31 @@ export class Stage implements AsyncDisposable {
     return Number(last);
   }
 
+  /** The number of the last append. */
+  async lastBatch(): Promise<number> {
+    const { last } = await this.database.one<{ last: string }>(
+      'select coalesce(max(seq), 0) as last from torture.batch',
+    );
+    return Number(last);
+  }
+
+  /** The first of so many ids that nobody else uses. */
+  takeIds(count: number): number {
+    this.#nextId += count;
+    return this.#nextId - count;
+  }
+
+  /** A relay's way to the server. */
+  networkOf(name: string): Network {
+    const network = this.#networks.get(name);
+    if (network === undefined) throw new Error(`${name} has no network.`);
+    return network;
+  }
+
+  async openNetworks(): Promise<void> {
+    for (const name of ALL_RELAYS) this.#networks.set(name, await Network.open(this.cluster.url));
+  }
+
   /** Takes the relays' highest use of memory in; it leaves with the process. */
   watchMemory(): void {
     for (const relay of this.relays) this.peakMemoryMiB = Math.max(this.peakMemoryMiB, relay.peakMemoryMiB);
@@ -166,6 +220,7 @@ export class Stage implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#children.values()].map((child) => child.kill()));
+    for (const network of this.#networks.values()) await network[Symbol.asyncDispose]();
   }
 
   #named(names: readonly string[]): Child[] {
@@ -174,15 +229,16 @@ export class Stage implements AsyncDisposable {
 
   #spawn(name: string): Child {
     const common = { name, historyPath: this.#options.historyPath };
-    const { sabotage, seed, perSecond, relayUrl } = this.#options;
+    const { sabotage, seed, perSecond } = this.#options;
     const onCollapse = (child: Child): void => {
       this.history.write('collapse', 'info', { name, lastWords: child.lastWords });
       this.collapses.push(`${name} ended by itself: ${child.lastWords}`);
     };
-    if (RELAYS.includes(name)) {
+    if (ALL_RELAYS.includes(name)) {
+      const databaseUrl = this.networkOf(name).url;
       const settings: RelaySettings = {
         ...common,
-        databaseUrl: relayUrl,
+        databaseUrl,
         mode: this.mode,
         leaseMs: LEASE_MS,
         sabotage,
@@ -209,6 +265,7 @@ export class Stage implements AsyncDisposable {
   #heard(name: string, message: unknown): void {
     if (typeof message !== 'object' || message === null || !('halted' in message)) return;
     const { halted } = message as HaltMessage;
+    this.halts += 1;
     if (!this.allowedHalts.includes(halted)) this.collapses.push(`${name} halted: ${halted}`);
   }
 }

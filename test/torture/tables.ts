@@ -6,8 +6,12 @@ export const KEYS = Array.from({ length: 48 }, (_, n) => `key-${n}`);
 export const PROBE_KEY = 'probe';
 /** Counted up by transactions that hold their lock for long. */
 export const IDLE_KEY = 'idle';
-/** Counted up by huge transactions. */
+/** Counted up by transactions that are visible long after they were written. */
+export const LATE_KEYS = ['late-0', 'late-1', 'late-2', 'late-3'];
+/** Counted up by large transactions. */
 export const HUGE_KEYS = ['huge-0', 'huge-1'];
+/** Counted up by huge transactions, in a topic of the same name that nobody reads. */
+export const BULK_KEY = 'bulk';
 
 export const TOPIC = 'torture';
 export const MESSAGE_TYPE = 'Stepped';
@@ -27,11 +31,14 @@ export interface Step {
 export async function createTables(database: Database): Promise<void> {
   await database.query(TABLES);
   await database.query(`insert into torture.agg (k) select unnest($1::text[])`, [
-    [...KEYS, PROBE_KEY, IDLE_KEY, ...HUGE_KEYS],
+    [...KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, BULK_KEY],
   ]);
 }
 
 const TABLES = `
+  -- Durable without a standby, unless a session asks for more.
+  alter database postgres set synchronous_commit = local;
+
   create schema torture;
   create table torture.agg (k text primary key, n bigint not null default 0);
   create table torture.truth (id bigint primary key, k text not null, n bigint not null);
@@ -69,7 +76,7 @@ const TABLES = `
     update torture.agg set n = n + steps where k = of_key returning n into last;
     insert into torture.truth select first_id + i, of_key, last - steps + 1 + i from generate_series(0, steps - 1) i;
     insert into tailrace.outbox (message_id, topic, key, type, payload)
-      select tailrace.uuid_v7(), '${TOPIC}', of_key, '${MESSAGE_TYPE}',
+      select tailrace.uuid_v7(), case of_key when '${BULK_KEY}' then of_key else '${TOPIC}' end, of_key, '${MESSAGE_TYPE}',
         json_build_object('id', first_id + i, 'k', of_key, 'n', last - steps + 1 + i)
       from generate_series(0, steps - 1) i;
   end $$;

@@ -20,7 +20,7 @@ import { reportOf, type TortureReport } from './report.ts';
 import type { SabotageName } from './sabotage/sabotage.ts';
 import { SlotWatch } from './slot-watch.ts';
 import { Stage } from './stage.ts';
-import { createTables } from './tables.ts';
+import { BULK_KEY, createTables } from './tables.ts';
 
 export interface TortureOptions {
   readonly seed: number;
@@ -65,7 +65,6 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
   await prepare(cluster.url, database);
   const history = new History(historyPath, 'nemesis');
   history.write('run', 'info', { seed, sabotage });
-  const relayUrl = cluster.url;
   await using stage = new Stage({
     cluster,
     database,
@@ -74,9 +73,9 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
     seed,
     sabotage,
     perSecond,
-    relayUrl,
     stop,
   });
+  await stage.openNetworks();
   const probe = new Probe(database, stop);
   const slotWatch = new SlotWatch(database);
   const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
@@ -90,7 +89,7 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
     stage.watchMemory();
     await slotWatch.stop();
     await stage.stopReaders();
-    const evidence = await gather(stage, nemesis, slotWatch, drained, historyPath);
+    const evidence = await gather(stage, slotWatch, drained, historyPath);
     return reportOf(options, evidence, check(evidence), nemesis.reports);
   } finally {
     await slotWatch.stop();
@@ -121,13 +120,7 @@ async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis
   stop.throwIfAborted();
 }
 
-async function gather(
-  stage: Stage,
-  nemesis: Nemesis,
-  slotWatch: SlotWatch,
-  drained: boolean,
-  historyPath: string,
-): Promise<Evidence> {
+async function gather(stage: Stage, slotWatch: SlotWatch, drained: boolean, historyPath: string): Promise<Evidence> {
   const { attempts, refused } = await readProcesses(historyPath);
   return {
     ...(await readDatabase(stage.database)),
@@ -138,8 +131,9 @@ async function gather(
     memoryLimitMiB: MEMORY_LIMIT_MIB,
     drained,
     collapses: stage.collapses,
-    stalls: nemesis.stalls,
-    dangers: [],
+    stalls: stage.stalls,
+    dangers: stage.dangers,
     unorderedKeys: new Set(),
+    unreadKeys: new Set([BULK_KEY]),
   };
 }
