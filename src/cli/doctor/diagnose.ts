@@ -1,5 +1,6 @@
 import { whyNoWal } from '../../source/preflight.ts';
-import { type DoctorFacts, LOOKED_AT, type WorkKind } from './facts.ts';
+import { type DoctorFacts, LOOKED_AT, type SlotHealth, type WorkKind } from './facts.ts';
+import { forecast } from './slot-growth.ts';
 
 export type Level = 'ok' | 'warn' | 'fail';
 
@@ -301,10 +302,11 @@ function slot(facts: DoctorFacts): Finding {
   }
   const share = slotWalLimitBytes === undefined ? 0 : found.retainedBytes / Math.max(1, slotWalLimitBytes);
   const held = `The slot ${slotName} holds ${bytes(found.retainedBytes)} of WAL`;
+  const outlook = outlookOf(found, slotWalLimitBytes);
   if (found.walStatus === 'unreserved' || share >= FAIL_SHARE) {
     return fail(
       'slot',
-      `${held}: ${percent(share)} of max_slot_wal_keep_size.`,
+      `${held}: ${percent(share)} of max_slot_wal_keep_size.${outlook}`,
       'The server is about to remove WAL that the slot needs.',
       found.active
         ? 'See why the relay is slow: tailrace relay logs it'
@@ -314,7 +316,7 @@ function slot(facts: DoctorFacts): Finding {
   if (share >= WARN_SHARE) {
     return warn(
       'slot',
-      `${held}: ${percent(share)} of max_slot_wal_keep_size.`,
+      `${held}: ${percent(share)} of max_slot_wal_keep_size.${outlook}`,
       'At 100 % the slot is lost, and the relay has to read the outbox instead.',
       `tailrace relay; or, if there is to be none: ${drop}`,
     );
@@ -322,12 +324,18 @@ function slot(facts: DoctorFacts): Finding {
   if (!found.active) {
     return warn(
       'slot',
-      `${held}, and nobody reads it.`,
+      `${held}, and nobody reads it.${outlook}`,
       'The server keeps all WAL for it until somebody does.',
       `tailrace relay; or, if there is to be none: ${drop}`,
     );
   }
   return ok('slot', `${held}; a relay reads it.`);
+}
+
+/** Who holds the WAL, and when there will be too much of it. */
+function outlookOf({ growth }: SlotHealth, budgetBytes: number | undefined): string {
+  if (growth === undefined || budgetBytes === undefined) return '';
+  return ` Held by ${growth.heldBy}. ${forecast(growth, budgetBytes)}`;
 }
 
 /** Two partitions of the size that the migrations make. */

@@ -4,6 +4,7 @@ import { quoteSchema } from '../../postgres/schema-name.ts';
 import { readFacts, type SourceFacts } from '../../source/preflight.ts';
 import { type GroupRow, readGroups } from '../groups-command.ts';
 import { ROLES, type RoleKind } from '../init/rights.ts';
+import { readSlotGrowth, type SlotGrowth } from './slot-growth.ts';
 
 /** What the doctor knows. What could not be read, for want of a right or since it is not there, is `undefined`. */
 export interface DoctorFacts {
@@ -51,6 +52,8 @@ export interface SlotHealth {
   /** `reserved`, `extended`, `unreserved` or `lost`; `null` before its creation has finished. */
   readonly walStatus: string | null;
   readonly retainedBytes: number;
+  /** `undefined` where there is no limit that it could reach, or on a standby. */
+  readonly growth?: SlotGrowth | undefined;
 }
 
 export interface OutboxHealth {
@@ -93,7 +96,7 @@ export async function readDoctorFacts(
     knownVersion: (await readMigrations(schema)).at(-1)?.version ?? 0,
     missingRights: await readMissingRights(client, schema, maySeeSchema),
     source: maySeeSchema ? await readFacts(client, schema) : undefined,
-    slot: await readSlotHealth(client, slotName),
+    slot: await readSlotHealth(client, slotName, server),
     outbox: may('outbox', 'log_partition', 'log_entry') ? await readOutbox(client, quoted) : undefined,
     processed: maySeeSchema && hasSchema ? await readProcessed(client, schema) : undefined,
     lease: may('relay_lease') ? await readLease(client, quoted) : undefined,
@@ -201,8 +204,12 @@ async function missingRightsOf(client: pg.Client, schema: string, kind: RoleKind
   return rows.map(({ missing }) => missing);
 }
 
-async function readSlotHealth(client: pg.Client, name: string): Promise<SlotHealth | undefined> {
-  const { rows } = await client.query<Omit<SlotHealth, 'retainedBytes'> & { retained: string }>(
+async function readSlotHealth(
+  client: pg.Client,
+  name: string,
+  { slotWalLimitBytes, inRecovery }: ServerFacts,
+): Promise<SlotHealth | undefined> {
+  const { rows } = await client.query<Omit<SlotHealth, 'retainedBytes' | 'growth'> & { retained: string }>(
     `select active, plugin is not distinct from 'pgoutput' and database = current_database() as "isOurs",
         wal_status as "walStatus",
         coalesce(pg_wal_lsn_diff(case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_lsn() end,
@@ -211,9 +218,14 @@ async function readSlotHealth(client: pg.Client, name: string): Promise<SlotHeal
     [name],
   );
   const [row] = rows;
-  return (
-    row && { active: row.active, isOurs: row.isOurs, walStatus: row.walStatus, retainedBytes: Number(row.retained) }
-  );
+  if (row === undefined) return undefined;
+  const { retained, ...slot } = row;
+  const mayFill = slotWalLimitBytes !== undefined && !inRecovery && slot.isOurs && slot.walStatus !== 'lost';
+  return {
+    ...slot,
+    retainedBytes: Number(retained),
+    growth: mayFill ? await readSlotGrowth(client, name) : undefined,
+  };
 }
 
 /** Looks each of the newest rows up in the newest entries of each partition: by index, however large the log is. */

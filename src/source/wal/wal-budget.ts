@@ -114,7 +114,8 @@ const DURATIONS: readonly (readonly [string, number])[] = [
   ['s', 1_000],
 ];
 
-function duration(ms: number): string {
+/** In words, as in `3 h`. */
+export function duration(ms: number): string {
   for (const [unit, unitMs] of DURATIONS) if (ms >= 1.5 * unitMs) return `${Math.round(ms / unitMs)} ${unit}`;
   return `${Math.max(1, Math.round(ms / 1000))} s`;
 }

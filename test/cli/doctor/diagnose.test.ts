@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { diagnose, type Finding, worst } from '../../../src/cli/doctor/diagnose.ts';
 import type { DoctorFacts, SlotHealth } from '../../../src/cli/doctor/facts.ts';
+import { forecast, type SlotGrowth } from '../../../src/cli/doctor/slot-growth.ts';
 
 const server: DoctorFacts['server'] = {
   version: '18.1',
@@ -21,6 +22,7 @@ const source: NonNullable<DoctorFacts['source']> = {
   inRecovery: false,
   mayReplicate: true,
   walSenderTimeoutMs: 60_000,
+  maxSlotWalKeepBytes: 1_000_000_000,
   database: 'shop',
   databaseOid: '5',
   outboxFound: true,
@@ -36,6 +38,58 @@ const source: NonNullable<DoctorFacts['source']> = {
 };
 
 const slot: SlotHealth = { active: true, isOurs: true, walStatus: 'reserved', retainedBytes: 1_000 };
+
+/** 100 MB in a second. */
+const growth: SlotGrowth = {
+  samples: [
+    { atMs: 5_000, retainedBytes: 500_000_000 },
+    { atMs: 6_000, retainedBytes: 600_000_000 },
+  ],
+  heldBy: 'the relay, which is 500 MiB behind',
+  average: undefined,
+};
+
+describe('the forecast of a slot', () => {
+  const still = growth.samples.map((sample) => ({ ...sample, retainedBytes: 600_000_000 }));
+  const average = { bytesPerSecond: 1_000, since: '2026-01-31' };
+  it.each<[string, SlotGrowth, number, string]>([
+    ['by what it saw', growth, 1_000_000_000, 'Full in about 4 s at the pace of the last 1.0 s.'],
+    [
+      'by the average, where nothing happens now',
+      { ...growth, samples: still, average },
+      636_000_000,
+      'Full in about 10 h at the average pace since 2026-01-31.',
+    ],
+    [
+      'by what it saw, where that is sooner',
+      { ...growth, average },
+      1_000_000_000,
+      'Full in about 4 s at the pace of the last 1.0 s.',
+    ],
+    [
+      'by the average, where that is sooner',
+      { ...growth, average: { ...average, bytesPerSecond: 200_000_000 } },
+      1_000_000_000,
+      'Full in about 2 s at the average pace since 2026-01-31.',
+    ],
+    ['of one that does not grow', { ...growth, samples: still }, 1_000_000_000, 'It did not grow in the last 1.0 s.'],
+    [
+      'of one that shrinks',
+      {
+        ...growth,
+        samples: [
+          { atMs: 0, retainedBytes: 9 },
+          { atMs: 2_000, retainedBytes: 1 },
+        ],
+      },
+      10,
+      'It did not grow in the last 2.0 s.',
+    ],
+    ['of one that is full', growth, 600_000_000, 'The budget is used up.'],
+  ])('%s', (_what, seen, budgetBytes, said) => {
+    expect(forecast(seen, budgetBytes)).toBe(said);
+  });
+});
 
 const healthy: DoctorFacts = {
   schema: 'tailrace',
@@ -131,6 +185,12 @@ describe('finds one thing at a time', () => {
     ['a slot that nobody reads', { slot: { ...slot, active: false } }, ['warn slot'], /nobody reads it/],
     ['half of the budget', { slot: { ...slot, retainedBytes: 500_000_000 } }, ['warn slot'], /50 %/],
     ['most of the budget', { slot: { ...slot, retainedBytes: 800_000_000 } }, ['fail slot'], /80 %/],
+    [
+      'half of the budget, and growing',
+      { slot: { ...slot, retainedBytes: 600_000_000, growth } },
+      ['warn slot'],
+      /60 % of max_slot_wal_keep_size\. Held by the relay, which is 500 MiB behind\. Full in about 4 s at the pace of the last 1\.0 s\.$/,
+    ],
     ['a slot about to be lost', { slot: { ...slot, walStatus: 'unreserved' } }, ['fail slot'], /holds/],
     [
       'little room',
