@@ -14,7 +14,7 @@ test('an order has one invoice', async () => {
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
 
   await placeOrder(db, outbox, { id: 'A-1', total: 42 });
-  await pipeline.drained(); // in the log, and handled by every group
+  await pipeline.drained({ timeoutMs: 20_000 }); // in the log, and handled by every group
 
   expect(await db.selectFrom('invoice').selectAll().execute()).toEqual([{ order_id: 'A-1', total: 42 }]);
   expect(await pipeline.deadLetters()).toEqual([]);
@@ -31,7 +31,7 @@ test('an order that is refused has none', async () => {
   const db = new Kysely<Tables>({ dialect: new PostgresDialect({ pool }) });
 
   await expect(placeOrder(db, outbox, { id: 'A-2', total: 5000 })).rejects.toThrow(/check constraint/);
-  await pipeline.drained();
+  await pipeline.drained({ timeoutMs: 20_000 });
 
   expect(await db.selectFrom('invoice').selectAll().execute()).toEqual([]);
 });

@@ -89,7 +89,7 @@ it('tells of groups and of what they have set aside', async () => {
     insert into tailrace.log_topic (name, partitions) values ('orders', 2), ('empty', 1);
     insert into tailrace.log_partition (topic, partition) values ('orders', 0), ('orders', 1), ('empty', 0);
     insert into tailrace.log_entry (partition, base, count, ids, seq, appended_at)
-      values (1, 0, 3, '{1,2,3}', 1, now() - interval '1 hour'), (1, 3, 2, '{4,5}', 2, now() - interval '1 minute'),
+      values (1, 0, 3, '{1,2,3}', 1, now() - interval '1 hour'), (1, 3, 2, '{4,5}', 2, now() - interval '10 minutes'),
              (2, 0, 1, '{6}', 2, now());
     insert into tailrace.consumer_group (name) values ('billing'), ('mail');
     insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset)
@@ -100,7 +100,7 @@ it('tells of groups and of what they have set aside', async () => {
       from generate_series(1, 3) i`);
   const { groups, parked } = await figuresOf(database);
   expect(groups).toEqual([
-    { group: 'billing', topic: 'orders', messages: 1, seconds: expect.closeTo(60, -1) },
+    { group: 'billing', topic: 'orders', messages: 1, seconds: expect.closeTo(600, -2) },
     { group: 'mail', topic: 'empty', messages: 0, seconds: 0 },
     { group: 'mail', topic: 'orders', messages: 3, seconds: expect.closeTo(3_600, -2) },
   ]);

@@ -48,6 +48,7 @@ export class Stream implements AsyncDisposable {
       group: 'counting',
       database: this.pool,
       concurrency: 4,
+      leaseMs: 300_000, // nobody loses it because the machine is slow
       heartbeatMs: 50,
       cursorIntervalMs: 50,
       retries: { backoff: { initialMs: 1, maxMs: 10 } },
@@ -120,7 +121,7 @@ export class Stream implements AsyncDisposable {
   }
 
   async #ownWriter(): Promise<LogWriter> {
-    this.#writer ??= await this.log.acquireWriter({ holder: 'test', leaseMs: 30_000, signal: this.#release.signal });
+    this.#writer ??= await this.log.acquireWriter({ holder: 'test', leaseMs: 3_600_000, signal: this.#release.signal });
     return this.#writer;
   }
 }
@@ -131,7 +132,7 @@ export async function until(holds: () => boolean | Promise<boolean>): Promise<vo
     async () => {
       if (!(await holds())) throw new Error(`Waited in vain until ${holds.toString()}`);
     },
-    { timeout: 30_000, interval: 5 },
+    { timeout: 100_000, interval: 5 },
   );
 }
 

@@ -1,5 +1,5 @@
 // One member of a group as a process of its own, for tests that kill or stop it. Takes its options as JSON. Writes to
-// stdout a JSON line for each thing that it logs, and {"inside": n} when it is inside the transaction of the message `pauseAt`.
+// stdout a JSON line for each thing that it logs, and {"inside": n} when it is inside the transaction where it pauses.
 import pg from 'pg';
 import type { Logger } from '../../src/base/logger.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
@@ -11,7 +11,10 @@ export interface MemberOptions {
   readonly connectionString: string;
   readonly memberId: string;
   readonly leaseMs: number;
-  /** The number at which the handler waits, with its effect written, before it returns. */
+  /**
+   * At so many messages of one key the handler waits, once, with its effect written, until it is told that its partition is
+   * lost, or this process ends.
+   */
   readonly pauseAt?: number;
   /** Whether it stops, and closes what it has opened, after its first message. */
   readonly stopsAfterOne?: boolean;
@@ -28,6 +31,8 @@ const pool = new pg.Pool({ connectionString });
 pool.on('error', () => undefined);
 const homeLog = postgresLog({ connectionString });
 const handledOne = Promise.withResolvers<undefined>();
+const begun = new Map<string, number>();
+let hasPaused = false;
 const consumer = createConsumer({
   log: homeLog,
   group: 'counting',
@@ -38,12 +43,15 @@ const consumer = createConsumer({
   heartbeatMs: 50,
   cursorIntervalMs: 50,
   logger,
-}).on(Counted, async ({ payload }, { tx }) => {
+}).on(Counted, async ({ payload }, { tx, signal }) => {
   await addEffect(tx, payload, memberId);
   handledOne.resolve(undefined);
-  if (payload.n !== pauseAt) return;
+  const times = (begun.get(payload.key) ?? 0) + 1;
+  begun.set(payload.key, times);
+  if (times !== pauseAt || hasPaused) return;
+  hasPaused = true;
   say({ inside: payload.n });
-  await new Promise((resolve) => setTimeout(resolve, 200)); // the time in which the test stops or kills this process
+  if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
 });
 await consumer.start();
 say({ started: memberId });

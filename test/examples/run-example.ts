@@ -6,7 +6,7 @@ const run = promisify(execFile);
 /** Runs an example as a process, from the sources, to its own end; returns what it printed. */
 export async function runExample(path: string, databaseUrl?: string): Promise<string[]> {
   const env = { ...process.env, DATABASE_URL: databaseUrl };
-  const { stdout } = await run(process.execPath, ['--conditions=tailrace-source', path], { env, timeout: 50_000 });
+  const { stdout } = await run(process.execPath, ['--conditions=tailrace-source', path], { env, timeout: 170_000 });
   return stdout.trimEnd().split('\n');
 }
 

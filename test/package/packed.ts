@@ -28,7 +28,7 @@ export interface Ended {
 /** Runs a program to its end, for 80 seconds at most. */
 export function run(program: string, args: readonly string[], cwd: string): Promise<Ended> {
   return new Promise((resolve) => {
-    const child = execFile(program, args, { cwd, timeout: 80_000, maxBuffer: 64_000_000 }, (_error, out, err) => {
+    const child = execFile(program, args, { cwd, timeout: 170_000, maxBuffer: 64_000_000 }, (_error, out, err) => {
       resolve({ exitCode: child.exitCode, said: out + err });
     });
   });

@@ -3,8 +3,9 @@ import { connect, createServer } from 'node:net';
 import { expect, it } from 'vitest';
 import { runAlone } from './run-alone.ts';
 
-/** Runs a small program with little patience for what it leaves behind. */
-const runProgram = (text: string) => runAlone(process.execPath, ['--eval', text], { graceMs: 500 });
+/** Runs a small program, with little patience for what it leaves behind if that is what it is to do. */
+const runProgram = (text: string, graceMs = 500) => runAlone(process.execPath, ['--eval', text], { graceMs });
+const PATIENTLY_MS = 100_000;
 
 const STARTS = `
   const fs = require('node:fs'); const os = require('node:os'); const path = require('node:path');
@@ -13,11 +14,14 @@ const STARTS = `
 `;
 
 it('finds nothing after a program that cleans up', async () => {
-  const outcome = await runProgram(`${STARTS}
+  const outcome = await runProgram(
+    `${STARTS}
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'tailrace-'));
     fs.rmSync(folder, { recursive: true });
     start('').once('exit', () => process.exit(0));
-  `);
+  `,
+    PATIENTLY_MS,
+  );
   expect(outcome).toEqual({ exitCode: 0, leftovers: [] });
 });
 
@@ -41,7 +45,8 @@ it('finds a process that outlives its parent, with the port that it holds, and e
 });
 
 it('waits for what is about to end', async () => {
-  const outcome = await runProgram(`${STARTS} start('setTimeout(() => {}, 200)').unref(); process.exit(0);`);
+  const program = `${STARTS} start('setTimeout(() => {}, 200)').unref(); process.exit(0);`;
+  const outcome = await runProgram(program, PATIENTLY_MS);
   expect(outcome.leftovers).toEqual([]);
 });
 

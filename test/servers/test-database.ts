@@ -28,7 +28,8 @@ export async function createTestDatabase({ migrated = true }: TestDatabaseOption
   const template = migrated ? testServer.template : 'template0';
   const name = `test_${randomBytes(6).toString('hex')}`;
   // File copy adds next to nothing to the WAL, which every slot on the server has to read.
-  await asAdmin(adminUrl, (admin) => admin.query(`create database ${name} template ${template} strategy file_copy`));
+  const sql = `create database ${name} template ${template} strategy file_copy`;
+  await asAdmin(adminUrl, (admin) => unlessInUse(() => admin.query(sql)));
   const connectionString = withDatabase(adminUrl, name);
   const pool = openPool(connectionString);
   const dispose = async (): Promise<void> => {
@@ -54,10 +55,32 @@ async function closePool(pool: pg.Pool): Promise<void> {
 
 async function dropDatabase(admin: pg.Client, name: string): Promise<void> {
   await admin.query(`alter database ${name} allow_connections false`); // or a client that reconnects takes its slot again
-  const inDatabase = 'from pg_replication_slots where database = $1';
-  await admin.query(`select pg_terminate_backend(active_pid, 10000) ${inDatabase} and active`, [name]);
-  await admin.query(`select pg_drop_replication_slot(slot_name) ${inDatabase}`, [name]);
-  await admin.query(`drop database ${name} with (force)`);
+  while (await hasSlots(admin, name)) {
+    const inDatabase = 'from pg_replication_slots where database = $1';
+    await admin.query(`select pg_terminate_backend(active_pid, 10000) ${inDatabase} and active`, [name]);
+    await admin.query(`select pg_drop_replication_slot(slot_name) ${inDatabase} and not active`, [name]);
+  }
+  await unlessInUse(() => admin.query(`drop database ${name} with (force)`));
+}
+
+async function hasSlots(admin: pg.Client, database: string): Promise<boolean> {
+  const { rowCount } = await admin.query('select from pg_replication_slots where database = $1', [database]);
+  return rowCount !== 0;
+}
+
+const OBJECT_IN_USE = '55006';
+const ATTEMPTS = 12;
+
+/** The server waits five seconds for others to leave the database; on a slow machine that can be too short. */
+async function unlessInUse(action: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await action();
+      return;
+    } catch (error) {
+      if ((error as pg.DatabaseError).code !== OBJECT_IN_USE || attempt === ATTEMPTS) throw error;
+    }
+  }
 }
 
 async function asAdmin(adminUrl: string, action: (admin: pg.Client) => Promise<unknown>): Promise<void> {

@@ -19,7 +19,7 @@ it('a test pipeline runs on a server of its own, of which nothing is left', asyn
   const { folder = '', pid = '', version } = rows[0] ?? {};
   expect(version).toMatch(/^18\./);
   await pipeline.publish([1, 2, 3].map((n) => Counted({ n })));
-  await pipeline.drained();
+  await pipeline.drained({ timeoutMs: 100_000 });
   expect(seen).toEqual([1, 2, 3]);
   expect(isRunning(Number(pid))).toBe(true);
   await pipeline.stop();

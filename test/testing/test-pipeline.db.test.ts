@@ -19,6 +19,8 @@ const Counted = defineEvent<Counted>('Counted', { topic: 'counts', key: ({ key }
 const Followed = defineEvent<Counted>('Followed', { topic: 'follow-ups', key: ({ key }) => key });
 
 const { adminUrl } = inject('testServer');
+const patient = { timeout: 60_000, interval: 20 };
+const patiently = { timeoutMs: 100_000 };
 
 async function start(options: TestPipelineOptions = {}): Promise<TestPipeline> {
   const pipeline = await startTestPipeline({ connectionString: adminUrl, ...options });
@@ -58,7 +60,7 @@ describe.each(['wal', 'polling'] as const)('a test pipeline in mode %s', (mode) 
     await using pipeline = await start({ mode, consumers: (env) => [recording(env), recording(env, 'other')] });
     for (let round = 1; round <= 3; round++) {
       await Promise.all(Array.from({ length: 4 }, () => pipeline.publish(counted(10))));
-      await pipeline.drained();
+      await pipeline.drained(patiently);
       expect(await effects(pipeline)).toBe(round * 40);
       expect(await effects(pipeline, 'other')).toBe(round * 40);
     }
@@ -68,14 +70,14 @@ describe.each(['wal', 'polling'] as const)('a test pipeline in mode %s', (mode) 
   it('reads the outbox as it was told', async () => {
     await using pipeline = await start({ mode });
     const mode_ = (): string | undefined => pipeline.relay.status().source?.mode;
-    await expect.poll(mode_, { timeout: 20_000, interval: 20 }).toBe(mode);
+    await expect.poll(mode_, patient).toBe(mode);
   });
 });
 
 describe('drained', () => {
   it('resolves in an empty pipeline', async () => {
     await using pipeline = await start();
-    await pipeline.drained();
+    await pipeline.drained(patiently);
   });
 
   it('waits for a handler that runs', async () => {
@@ -86,7 +88,7 @@ describe('drained', () => {
     await pipeline.publish(counted(1));
     await handler.entered;
     let isDrained = false;
-    const drained = pipeline.drained().then(() => (isDrained = true));
+    const drained = pipeline.drained(patiently).then(() => (isDrained = true));
     await expect(pipeline.drained({ timeoutMs: 100 })).rejects.toMatchObject({ code: 'TIMEOUT' });
     expect(isDrained).toBe(false);
     handler.open();
@@ -108,7 +110,7 @@ describe('drained', () => {
     await pipeline.publish(counted(1));
     await first.entered;
     const asked = once(pipeline.pool, 'release'); // the only query under way is the one that drained begins with
-    const drained = pipeline.drained();
+    const drained = pipeline.drained(patiently);
     await asked;
     first.open();
     await second.entered;
@@ -120,7 +122,7 @@ describe('drained', () => {
       details: { notInLog: 0, behind: { chain: 1 }, deadLetters: 0 },
     });
     second.open();
-    await pipeline.drained();
+    await pipeline.drained(patiently);
   });
 
   it('waits for nothing that was rolled back', async () => {
@@ -131,7 +133,7 @@ describe('drained', () => {
     await client.query('rollback');
     client.release();
     await pipeline.publish(counted(1));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline)).toBe(1);
   });
 
@@ -144,25 +146,25 @@ describe('drained', () => {
     );
     await consumer.start();
     await pipeline.publish(counted(20));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline, 'own')).toBe(20);
   });
 
   it('counts what several members of a group have done', async () => {
     await using pipeline = await start({ consumers: (env) => [recording(env), recording(env), recording(env)] });
     await pipeline.publish(counted(60, 30));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline)).toBe(60);
   });
 
   it('passes over types that nobody handles, and waits for late joiners', async () => {
     await using pipeline = await start({ consumers: (env) => [recording(env)] });
     await pipeline.publish(Followed({ key: 'a', n: 1 }));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     await pipeline.publish(counted(7));
     const late = recording(pipeline, 'late');
     await late.start();
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline, 'late')).toBe(7);
   });
 
@@ -184,7 +186,7 @@ describe('drained', () => {
     await stopped.start();
     await stopped.stop();
     await pipeline.publish(counted(3));
-    await expect.poll(() => effects(pipeline), { timeout: 10_000, interval: 20 }).toBe(3); // so they are in the log
+    await expect.poll(() => effects(pipeline), patient).toBe(3); // so they are in the log
     await expect(pipeline.drained({ timeoutMs: 200 })).rejects.toMatchObject({
       message: expect.stringMatching(
         /Group idle was never started \(idle, handlers running: 0\)\. Not handled by group stopped: 3 \(stopped,/,
@@ -196,22 +198,20 @@ describe('drained', () => {
     await using pipeline = await start();
     await pipeline.pool.query('drop table tailrace.log_entry');
     await pipeline.publish(counted(1));
-    await expect.poll(() => pipeline.relay.status().state, { timeout: 10_000, interval: 20 }).toBe('halted');
+    await expect.poll(() => pipeline.relay.status().state, patient).toBe('halted');
     await pipeline.pool.query('create table tailrace.log_entry (partition int, base bigint, ids bigint[])');
-    await expect(pipeline.drained({ timeoutMs: 60_000 })).rejects.toThrow(/log_entry/);
+    await expect(pipeline.drained(patiently)).rejects.toThrow(/log_entry/);
   });
 
   it('goes on after connections were cut', async () => {
     await using pipeline = await start({ consumers: (env) => [recording(env)] });
     await pipeline.publish(counted(10));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     await asAdmin(
       `select pg_terminate_backend(pid) from pg_stat_activity where datname = '${nameOf(pipeline.connectionString)}'`,
     );
-    await expect
-      .poll(() => pipeline.publish(counted(10)).catch(() => undefined), { timeout: 10_000, interval: 50 })
-      .toBeDefined();
-    await pipeline.drained({ timeoutMs: 30_000 });
+    await expect.poll(() => pipeline.publish(counted(10)).catch(() => undefined), patient).toBeDefined();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline)).toBeGreaterThanOrEqual(20); // a publish whose answer was lost is repeated
   });
 
@@ -219,7 +219,7 @@ describe('drained', () => {
     const pipeline = await start();
     await pipeline.relay.stop();
     await pipeline.publish(counted(1));
-    const drained = pipeline.drained({ timeoutMs: 60_000 });
+    const drained = pipeline.drained(patiently);
     const ended = expect(drained).rejects.toMatchObject({ code: 'STOPPED' });
     await pipeline.stop();
     await ended;
@@ -236,7 +236,7 @@ describe('dead letters', () => {
     });
     await consumer.start();
     const [, failing] = await pipeline.publish(counted(3, 1));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await pipeline.deadLetters()).toEqual([
       {
         group: 'failing',
@@ -262,8 +262,8 @@ describe('a stopped test pipeline', () => {
     const pipeline = await start({ consumers: (env) => [recording(env)] });
     const name = nameOf(pipeline.connectionString);
     await pipeline.publish(counted(5));
-    await pipeline.drained();
-    await expect.poll(() => pipeline.relay.status().source?.mode, { timeout: 20_000, interval: 20 }).toBe('wal');
+    await pipeline.drained(patiently);
+    await expect.poll(() => pipeline.relay.status().source?.mode, patient).toBe('wal');
     expect(await leftOf(name)).toEqual({ databases: 1, slots: 1, connections: expect.any(Number) });
     await Promise.all([pipeline.stop(), pipeline.stop()]);
     await pipeline.stop();
@@ -309,7 +309,7 @@ describe('options', () => {
   it('take another schema', async () => {
     await using pipeline = await start({ schema: 'messaging', consumers: (env) => [recording(env)] });
     await pipeline.publish(counted(4));
-    await pipeline.drained();
+    await pipeline.drained(patiently);
     expect(await effects(pipeline)).toBe(4);
     const { rows } = await pipeline.pool.query('select count(*)::int from messaging.outbox');
     expect(rows).toEqual([{ count: 4 }]);
