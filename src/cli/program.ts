@@ -72,6 +72,7 @@ function createProgram(terminal: Terminal, run: Run): Command {
     .helpOption('-h, --help', 'print help')
     .helpCommand(false)
     .exitOverride()
+    .enablePositionalOptions() // an option belongs to the command that it stands behind
     .hook('preAction', (_program, command) => {
       run.isJson = command.opts()['json'] === true;
       fillFromConfig(command, terminal);

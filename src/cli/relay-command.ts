@@ -15,6 +15,7 @@ import { failureOf, problemOf } from './explain-error.ts';
 import { CommandFailure, EXIT_FAILED, type Problem } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import { jsonLogger, textLogger } from './loggers.ts';
+import { addRelaySwitchCommand } from './relay-switch-command.ts';
 import { addSettingOptions, givenSettings, type GivenOptions } from './setting-options.ts';
 import { stopSignals } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
@@ -27,7 +28,8 @@ export function addRelayCommand(program: Command, terminal: Terminal): void {
     .description(
       'Moves committed messages from the outbox into their topics until it is told to stop. Start it twice and one stands by. SIGTERM or Ctrl-C ends it in good order; a second one, at once. With --config it runs several pipelines, and reads the file again on SIGHUP.',
     )
-    .addOption(configOption());
+    .addOption(configOption())
+    .enablePositionalOptions(); // what stands behind `switch` is for it
   addSettingOptions(command)
     .option('--json', 'log as lines of JSON; at the end print what was done as one JSON document')
     .addHelpText(
@@ -39,6 +41,7 @@ export function addRelayCommand(program: Command, terminal: Terminal): void {
       ),
     )
     .action((options: GivenOptions) => new RelayRun(options, terminal).run());
+  addRelaySwitchCommand(command.helpCommand(false), terminal);
 }
 
 /** One run of the command, from its options to its exit code. */
