@@ -24,6 +24,18 @@ function optionsWithChoices(places: readonly Place[]): { path: string; option: P
   );
 }
 
+/** Each place with an option of it that takes a value, as in `/topics/create --partitions`. */
+function valueOptions(places: readonly Place[], isWanted = (_option: PlaceOption): boolean => true): string[] {
+  return places.flatMap(({ path, options }) =>
+    options.filter((option) => option.takesValue && isWanted(option)).map(({ flag }) => `${path} ${flag}`),
+  );
+}
+
+/** What takes any value is completed with names of files. */
+function openOptions(places: readonly Place[]): string[] {
+  return valueOptions(places, ({ choices }) => choices.length === 0);
+}
+
 function quoted(text: string): string {
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
@@ -40,14 +52,20 @@ export function bashCompletion(places: readonly Place[]): string {
   });
   return `# Completion of tailrace for bash: source it.
 _tailrace() {
-  local word place='' current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}"
+  local word place='' is_value='' current="\${COMP_WORDS[COMP_CWORD]}" previous="\${COMP_WORDS[COMP_CWORD-1]}"
+  COMPREPLY=()
   for word in "\${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+    if [[ -n "$is_value" ]]; then is_value=''; continue; fi
+    case "$place $word" in
+      ${valueOptions(places).map(quoted).join(' | ')}) is_value=1 ;;
+    esac
     case "$place/$word" in
       ${paths(places).map(quoted).join(' | ')}) place="$place/$word" ;;
     esac
   done
   case "$place $previous" in
-${values.join('')}  esac
+${values.join('')}    ${openOptions(places).map(quoted).join(' | ')}) return ;;
+  esac
   case "$place" in
 ${words.join('')}  esac
 }
@@ -72,15 +90,20 @@ export function zshCompletion(places: readonly Place[]): string {
   });
   return `#compdef tailrace
 _tailrace() {
-  local word place=''
+  local word place='' is_value=''
   local -a entries
   for word in "\${(@)words[2,CURRENT-1]}"; do
+    if [[ -n "$is_value" ]]; then is_value=''; continue; fi
+    case "$place $word" in
+      ${valueOptions(places).map(quoted).join(' | ')}) is_value=1 ;;
+    esac
     case "$place/$word" in
       ${paths(places).map(quoted).join(' | ')}) place="$place/$word" ;;
     esac
   done
   case "$place \${words[CURRENT-1]}" in
-${values.join('')}  esac
+${values.join('')}    ${openOptions(places).map(quoted).join(' | ')}) _files; return ;;
+  esac
   case "$place" in
 ${words.join('')}  esac
   _describe tailrace entries || _files
@@ -106,7 +129,16 @@ export function fishCompletion(places: readonly Place[]): string {
   return `# Completion of tailrace for fish.
 function __tailrace_place
   set -l place ''
+  set -l is_value ''
   for word in (commandline -opc)[2..-1]
+    if test -n "$is_value"
+      set is_value ''
+      continue
+    end
+    switch "$place $word"
+      case ${valueOptions(places).map(text).join(' ')}
+        set is_value 1
+    end
     switch "$place/$word"
       case ${paths(places).map(text).join(' ')}
         set place "$place/$word"

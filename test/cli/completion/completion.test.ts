@@ -32,6 +32,9 @@ it('bash completes commands, commands below them, options and their values', asy
   expect(await completions('tailrace', 'doctor', '--for', '')).toEqual(['app', 'relay', 'consumer']);
   expect(await completions('tailrace', 'completion', 'f')).toEqual(['fish']);
   expect(await completions('tailrace', 'publish', '--k')).toEqual(['--key', '--kind']);
+  expect(await completions('tailrace', 'tail', '--config', '')).toEqual([]); // so that bash takes names of files
+  // a value is no command, whatever it is called
+  expect(await completions('tailrace', 'relay', '--slot', 'switch', '--lease')).toEqual(['--lease-ms']);
 });
 
 /** Every command of the help, with its options, as `--help` tells them. */
