@@ -1,4 +1,5 @@
 import pg from 'pg';
+import { messageOf, TailraceError } from '../../base/errors.ts';
 import { lsn, parseLsn, type Lsn } from '../../base/lsn.ts';
 import { pause } from '../../base/signal.ts';
 import { closeClient, CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
@@ -98,13 +99,24 @@ async function endReplicationSession(control: pg.Client, replication: pg.Client)
   await closeClient(replication);
 }
 
-/** The exported snapshot as text; the transaction that imports it is closed at once. */
+/**
+ * The exported snapshot as text. Statements that are sent together are one transaction, which ends with them, also where one
+ * fails: other queries of this connection may be waiting behind them.
+ */
 async function readExportedSnapshot(control: pg.ClientBase, name: string): Promise<Snapshot> {
-  const [, , result] = (await control.query(
-    `begin isolation level repeatable read; set transaction snapshot ${pg.escapeLiteral(name)};
-     select pg_current_snapshot()::text as snapshot; commit`,
-  )) as unknown as pg.QueryResult<{ snapshot: string }>[];
-  return Snapshot.parse(result?.rows[0]?.snapshot ?? '');
+  try {
+    const [, , result] = (await control.query(
+      `set transaction isolation level repeatable read; set transaction snapshot ${pg.escapeLiteral(name)};
+       select pg_current_snapshot()::text as snapshot`,
+    )) as unknown as pg.QueryResult<{ snapshot: string }>[];
+    return Snapshot.parse(result?.rows[0]?.snapshot ?? '');
+  } catch (cause) {
+    throw new TailraceError(
+      'REPLICATION_FAILED',
+      `The snapshot of the new replication slot could not be read (${messageOf(cause)}), as when the session that created the slot was ended. The slot is created anew.`,
+      { cause, retryable: true },
+    );
+  }
 }
 
 /** Waits until everything that `snapshot` sees is visible to new snapshots too. */
