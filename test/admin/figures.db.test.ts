@@ -30,8 +30,8 @@ async function relayed(database: TestDatabase, mode: 'wal' | 'polling', count: n
   const source = mode === 'wal' ? walSource({ connectionString, slot: name }) : pollingSource({ connectionString });
   await using relay = createRelay({ source, log });
   await relay.start();
-  await expect.poll(() => relay.status().appended, { timeout: 20_000 }).toBe(count);
-  await expect.poll(() => relay.status().source?.mode, { timeout: 20_000 }).toBe(mode);
+  await expect.poll(() => relay.status().appended, { timeout: 60_000 }).toBe(count);
+  await expect.poll(() => relay.status().source?.mode, { timeout: 60_000 }).toBe(mode);
   await relay.stop();
   await log.close();
 }
@@ -61,7 +61,7 @@ it('finds a slot by the name that it has if none is given', async () => {
   const log = postgresLog({ connectionString });
   await using relay = createRelay({ source: walSource({ connectionString }), log });
   await relay.start();
-  await expect.poll(() => relay.status().source?.mode, { timeout: 20_000 }).toBe('wal');
+  await expect.poll(() => relay.status().source?.mode, { timeout: 60_000 }).toBe('wal');
   await relay.stop();
   await log.close();
   await pool.query("select pg_logical_emit_message(true, 'x', repeat('x', 100000))");
@@ -125,7 +125,7 @@ it('a watch reads again and again, also after its connection was cut', async () 
     `select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tailrace figures' and datname = current_database()`,
   );
   await publish(database, 2);
-  await expect.poll(() => watch.current().figures?.lagMessages, { timeout: 10_000 }).toBe(2);
+  await expect.poll(() => watch.current().figures?.lagMessages, { timeout: 60_000 }).toBe(2);
   await pool.query('drop table tailrace.parked_message');
   await expect.poll(() => String(watch.current().error)).toMatch(/parked_message/);
   expect(watch.current().figures?.lagMessages).toBe(2);

@@ -6,7 +6,7 @@ import { parseExposition, promtoolFindings } from '../admin/exposition.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { CliProcess } from './kit.ts';
 
-const WAIT = { timeout: 20_000 };
+const WAIT = { timeout: 60_000 };
 
 interface Folder extends AsyncDisposable {
   readonly path: string;
@@ -28,7 +28,7 @@ async function createFolder(): Promise<Folder> {
 }
 
 function pipelineOf({ connectionString, name }: TestDatabase, more: object = {}) {
-  return { databaseUrl: connectionString, slot: name, leaseMs: 2_000, ...more };
+  return { databaseUrl: connectionString, slot: name, leaseMs: 60_000, ...more };
 }
 
 /** The same server, another database. */
@@ -282,7 +282,7 @@ it('tells systemd that it works, lives and ends', async () => {
 it('with nothing but flags and environment it serves HTTP as well', async () => {
   await using shop = await createTestDatabase();
   const env = { DATABASE_URL: shop.connectionString, TAILRACE_LOG_FORMAT: 'json', TAILRACE_HTTP_PORT: '0' };
-  await using cli = new CliProcess(['relay', '--mode', 'polling', '--lease-ms', '2000'], env);
+  await using cli = new CliProcess(['relay', '--mode', 'polling', '--lease-ms', '60000'], env);
   const url = await urlOf(cli);
   await cli.says(/"state":"leading","mode":"polling"/);
   expect(await (await fetch(`${url}/readyz`)).json()).toEqual({

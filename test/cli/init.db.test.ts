@@ -239,7 +239,7 @@ it.each([
       });
       await relay.start();
       await consumer.start();
-      await expect.poll(() => relay.status().source?.mode, { timeout: 20_000 }).toBe(mode);
+      await expect.poll(() => relay.status().source?.mode, { timeout: 60_000 }).toBe(mode);
       const app = new pg.Client(url('app'));
       await app.connect();
       await app.query('begin');
@@ -251,7 +251,7 @@ it.each([
       });
       expect(published).toMatchObject({ exitCode: 0, err: '' });
       const seen = (): object => ({ ...consumer.status(), mode: relay.status().source?.mode });
-      await expect.poll(seen, { timeout: 30_000, interval: 20 }).toMatchObject({ handled: 2, dead: 1, mode });
+      await expect.poll(seen, { timeout: 60_000, interval: 20 }).toMatchObject({ handled: 2, dead: 1, mode });
       expect(warnings.filter((text) => /failed|could not|upkeep/i.test(text))).toEqual([]);
       for (const command of ['topics', 'groups', 'dead-letters']) {
         expect(await run([command, '--json'], { DATABASE_URL: url('consumer') })).toMatchObject({

@@ -77,9 +77,9 @@ describe('a group that is behind', () => {
       if (n === 3) throw new Error('three is too much');
     });
     await consumer.start();
-    await expect.poll(() => consumer.status().dead + consumer.status().handled, { timeout: 20_000 }).toBe(5);
+    await expect.poll(() => consumer.status().dead + consumer.status().handled, { timeout: 60_000 }).toBe(5);
     await expect
-      .poll(async () => (await document(database, 'groups')) as object, { timeout: 20_000 })
+      .poll(async () => (await document(database, 'groups')) as object, { timeout: 60_000 })
       .toEqual({
         schema: 'tailrace',
         groups: [{ group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0 }],

@@ -143,7 +143,7 @@ describe('tail', () => {
       env(database),
     );
     await using cli = new CliProcess(['tail', 'orders', '--format', '%y'], env(database));
-    await expect.poll(() => listening(database), { timeout: 20_000 }).toBe(2);
+    await expect.poll(() => listening(database), { timeout: 60_000 }).toBe(2);
     await database.pool.query(`select tailrace.publish('orders', 'z', 'Late', '{}')`);
     await relayAll(database, 4);
     expect(await first).toEqual({ exitCode: 0, out: 'Late z\n', err: '' });

@@ -16,7 +16,7 @@ export async function relayAll({ connectionString, pool }: TestDatabase, partiti
       );
       return rows[0]?.missing;
     };
-    await expect.poll(missing, { timeout: 20_000, interval: 10 }).toBe(0);
+    await expect.poll(missing, { timeout: 60_000, interval: 10 }).toBe(0);
   } finally {
     await log.close();
   }

@@ -101,8 +101,8 @@ describe('a local server', () => {
     const { parent, pid, dataDir } = await startedByAnother();
     expect(isRunning(pid)).toBe(true);
     parent.kill('SIGKILL');
-    await expect.poll(() => isRunning(pid), { timeout: 20_000 }).toBe(false);
-    await expect.poll(() => exists(dirname(dataDir)), { timeout: 20_000 }).toBe(false);
+    await expect.poll(() => isRunning(pid), { timeout: 60_000 }).toBe(false);
+    await expect.poll(() => exists(dirname(dataDir)), { timeout: 60_000 }).toBe(false);
   });
 });
 

@@ -94,8 +94,8 @@ it(
     const { err } = await demo.outcome();
     const processes = processesIn(err);
     expect(processes.length).toBeGreaterThanOrEqual(3);
-    await expect.poll(() => processes.filter(isRunning), { timeout: 20_000 }).toEqual([]);
-    await expect.poll(() => folder.content(), { timeout: 30_000 }).toEqual([]);
+    await expect.poll(() => processes.filter(isRunning), { timeout: 60_000 }).toEqual([]);
+    await expect.poll(() => folder.content(), { timeout: 60_000 }).toEqual([]);
   },
   RUN_TIMEOUT_MS,
 );

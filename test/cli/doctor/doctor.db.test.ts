@@ -29,8 +29,8 @@ it('finds nothing that fails where a relay reads the WAL', async () => {
   await using relay = createRelay({ source: walSource({ connectionString, slot: name }), log });
   await relay.start();
   await pool.query(`select tailrace.publish('orders', null, 'T', '{}') from generate_series(1, 2000)`);
-  await expect.poll(() => relay.status().source?.mode, { timeout: 20_000 }).toBe('wal');
-  await expect.poll(() => relay.status().appended, { timeout: 20_000 }).toBe(2_000);
+  await expect.poll(() => relay.status().source?.mode, { timeout: 60_000 }).toBe('wal');
+  await expect.poll(() => relay.status().appended, { timeout: 60_000 }).toBe(2_000);
   const report = await doctor(connectionString, '--slot', name, '--for', 'relay');
   expect({ exitCode: report.exitCode, fails: fails(report) }).toEqual({ exitCode: 0, fails: [] });
   for (const check of [
@@ -50,6 +50,9 @@ it('finds nothing that fails where a relay reads the WAL', async () => {
   expect(of(report, 'clock')).toMatchObject({ what: expect.stringMatching(/-?\d{1,3} ms\.$/) });
   await relay.stop();
   await log.close();
+  const readers = async (): Promise<number | null> =>
+    (await pool.query('select from pg_replication_slots where slot_name = $1 and active', [name])).rowCount;
+  await expect.poll(readers, { timeout: 60_000 }).toBe(0); // the server notices a little later
   const after = await doctor(connectionString, '--slot', name);
   expect(of(after, 'relay')).toMatchObject({ level: 'warn' });
   expect(of(after, 'slot')).toMatchObject({ level: 'warn', what: expect.stringContaining('nobody reads it') });
@@ -68,7 +71,7 @@ it('sees messages that wait, and groups that are behind', async () => {
   const report = await doctor(connectionString);
   expect(fails(report)).toEqual(['relay', 'relay lag']);
   expect(report.exitCode).toBe(1);
-  expect(of(report, 'relay lag')).toMatchObject({ what: expect.stringMatching(/^3 messages.* 12\d s\.$/) });
+  expect(of(report, 'relay lag')).toMatchObject({ what: expect.stringMatching(/^3 messages.* 1[2-9]\d s\.$/) });
   expect(of(report, 'group billing')).toMatchObject({ level: 'warn', what: expect.stringContaining('5 messages') });
 });
 
