@@ -3,8 +3,9 @@
  *
  *   node --conditions=tailrace-source examples/consuming.ts
  */
+import { Registry } from 'prom-client';
 import { defineEvent } from 'tailrace';
-import { createConsumer } from 'tailrace/consumer';
+import { createConsumer, registerConsumerMetrics } from 'tailrace/consumer';
 import { startTestPipeline } from 'tailrace/testing';
 
 interface Order {
@@ -55,6 +56,11 @@ const mail = createConsumer({
 });
 // #endregion
 
+// #region metrics
+const registry = new Registry(); // of prom-client; its global `register` will do too
+registerConsumerMetrics(registry, () => [billing, ledger, mail]);
+// #endregion
+
 for (const consumer of [billing, ledger, mail]) await consumer.start();
 await pipeline.publish([
   OrderPlaced({ orderId: 'A-1', total: 42 }),
@@ -65,6 +71,8 @@ await pipeline.drained({ timeoutMs: 30_000 }); // and so are the payments that h
 
 const count = async (table: string): Promise<unknown> => (await pool.query(`select from ${table}`)).rowCount;
 console.log('invoices:', await count('invoice'), '- payments:', await count('payment'));
+const metrics = (await registry.metrics()).split('\n');
+console.log(metrics.find((line) => line.startsWith('tailrace_consumer_dead_messages_total{group="mail"}')));
 for (const { group, type, key, attempts, error } of await pipeline.deadLetters()) {
   console.log(
     `dead letter of ${group}: ${type} ${key ?? ''} after ${attempts} attempts, ${error?.split('\n')[0] ?? ''}`,

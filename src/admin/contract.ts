@@ -8,16 +8,17 @@ export interface Figures {
   readonly lagSeconds: number;
   /** The WAL that the replication slot holds back; `undefined` if there is no slot. */
   readonly slotRetainedBytes: number | undefined;
-  /** How far each group is behind in each of its topics. */
+  /** How far each group is behind in each partition that it reads. */
   readonly groups: readonly GroupLag[];
   /** Messages set aside, for each group. */
   readonly parked: readonly ParkedCount[];
 }
 
-/** How far a group is behind in a topic. */
+/** How far a group is behind in a partition. */
 export interface GroupLag {
   readonly group: string;
   readonly topic: string;
+  readonly partition: number;
   /** Messages in the log that the group has not handled, as far as it has stored that. */
   readonly messages: number;
   /** How long ago the oldest of them was appended; 0 if there is none. */

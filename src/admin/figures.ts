@@ -69,9 +69,10 @@ async function readRetained(
 }
 
 async function readGroups(client: pg.ClientBase, schema: string): Promise<GroupLag[]> {
-  const { rows } = await client.query<{ group: string; topic: string; messages: string; seconds: number }>(
-    `select c.group_name as "group", c.topic, sum(greatest(coalesce(last.next_offset, 0) - c.next_offset, 0)) as messages,
-        coalesce(max(greatest(extract(epoch from clock_timestamp() - oldest.appended_at), 0)), 0)::float8 as seconds
+  const { rows } = await client.query<Omit<GroupLag, 'messages'> & { messages: string }>(
+    `select c.group_name as "group", c.topic, c.partition,
+        greatest(coalesce(last.next_offset, 0) - c.next_offset, 0) as messages,
+        coalesce(greatest(extract(epoch from clock_timestamp() - oldest.appended_at), 0), 0)::float8 as seconds
       from ${schema}.consumer_cursor c
       join ${schema}.log_partition p using (topic, partition)
       left join lateral (select base + count as next_offset from ${schema}.log_entry
@@ -79,7 +80,7 @@ async function readGroups(client: pg.ClientBase, schema: string): Promise<GroupL
       left join lateral (select appended_at from ${schema}.log_entry
         where partition = p.id and c.next_offset < last.next_offset and base <= c.next_offset
         order by base desc limit 1) oldest on true
-      group by 1, 2 order by 1, 2`,
+      order by 1, 2, 3`,
   );
   return rows.map((row) => ({ ...row, messages: Number(row.messages) }));
 }

@@ -1,6 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Registry } from 'prom-client';
 import type { RelayState } from '../relay/relay.ts';
-import type { Figures } from './contract.ts';
+import type { Figures, GroupLag } from './contract.ts';
 import type { ObservedPipeline } from './observed-pipeline.ts';
 
 const STATES: readonly RelayState[] = ['stopped', 'starting', 'standby', 'leading', 'retrying', 'halted'];
@@ -72,14 +72,12 @@ function addFigures(registers: Registry, pipelines: () => readonly ObservedPipel
     [],
     ({ slotRetainedBytes: bytes }) => (bytes === undefined ? [] : [[{}, bytes]]),
   );
-  add('tailrace_group_lag_messages', 'Messages in the log that a group has not handled.', ['group', 'topic'], (f) =>
-    f.groups.map(({ group, topic, messages }) => [{ group, topic }, messages]),
+  const place = ['group', 'topic', 'partition'];
+  add('tailrace_group_lag_messages', 'Messages in the log that a group has not handled.', place, (f) =>
+    f.groups.map((lag) => [placeLabels(lag), lag.messages]),
   );
-  add(
-    'tailrace_group_lag_seconds',
-    'Age in the log of the oldest message that a group has not handled.',
-    ['group', 'topic'],
-    (f) => f.groups.map(({ group, topic, seconds }) => [{ group, topic }, seconds]),
+  add('tailrace_group_lag_seconds', 'Age in the log of the oldest message that a group has not handled.', place, (f) =>
+    f.groups.map((lag) => [placeLabels(lag), lag.seconds]),
   );
   add('tailrace_parked_messages', 'Messages that a group has set aside; dead ones for good.', ['group', 'dead'], (f) =>
     f.parked.map(({ group, isDead, count }) => [{ group, dead: String(isDead) }, count]),
@@ -93,6 +91,10 @@ function addFigures(registers: Registry, pipelines: () => readonly ObservedPipel
         return figures === undefined ? [] : [[{ pipeline: observed.name }, ageMs / 1_000]];
       }),
   );
+}
+
+function placeLabels({ group, topic, partition }: GroupLag): Labels {
+  return { group, topic, partition: String(partition) };
 }
 
 type Named = readonly [name: string, help: string, labelNames: string[]];

@@ -6,6 +6,7 @@ import { loadTracing } from '../telemetry/load-tracing.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
 import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
 import { Attempts } from './attempt.ts';
+import type { AttemptDurations } from './attempt-durations.ts';
 import { Dispatcher, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
 import type { TakenPartition } from './group-tables.ts';
@@ -29,12 +30,15 @@ export interface AssignmentStatus {
 /** What a consumer is doing. */
 export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly state: 'idle' | 'starting' | 'running' | 'stopping' | 'stopped';
+  readonly group: string;
   readonly memberId: string;
   readonly assignments: readonly AssignmentStatus[];
   /** Handlers that run. */
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
   readonly prefetched: number;
+  /** How long attempts took, for each topic that had one. */
+  readonly attemptDurations: readonly AttemptDurations[];
   /** What keeps it from the group or from the log, while something does. */
   readonly problem: string | undefined;
 }
@@ -128,6 +132,7 @@ class GroupConsumer implements Consumer {
       ignored: 0,
       ...counters,
       state: this.#state,
+      group: this.#settings.group,
       memberId: this.#settings.memberId,
       assignments: partitions.map(({ topic, partition, epoch, nextOffset, state }) => ({
         topic,
@@ -138,6 +143,7 @@ class GroupConsumer implements Consumer {
       })),
       running: this.#parts?.dispatcher.running ?? 0,
       prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
+      attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
       problem: this.#parts?.membership.problem ?? this.#parts?.fetcher.problem,
     };
   }

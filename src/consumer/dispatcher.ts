@@ -4,6 +4,7 @@ import type { LogRecord } from '../broker/record.ts';
 import { traceFields } from '../message/trace-context.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { AttemptResult, Attempts } from './attempt.ts';
+import { DurationCounts } from './attempt-durations.ts';
 import { sizeOf, deliveryLanes, type Delivery, type Task } from './delivery.ts';
 import type { HandlerRegistry } from './handlers.ts';
 import { Lanes, type Unit } from './lanes.ts';
@@ -42,6 +43,7 @@ type DispatcherSettings = Pick<
 /** Brings fetched records to their handlers: in order, side by side where that is allowed, again where that is needed. */
 export class Dispatcher {
   readonly counters: ConsumerCounters = { handled: 0, duplicates: 0, retried: 0, dead: 0, parked: 0, ignored: 0 };
+  readonly durations = new DurationCounts();
   readonly #settings: DispatcherSettings;
   readonly #registry: HandlerRegistry;
   readonly #attempts: Attempts;
@@ -105,7 +107,9 @@ export class Dispatcher {
     const partition = unit.items[0]?.partition;
     if (partition === undefined) return; // no unit is empty
     partition.running += 1;
+    const startedAt = performance.now();
     const ended = await this.#attempts.make(unit);
+    if (unit.items[0]?.task.todo === 'handle') this.durations.add(partition.topic, performance.now() - startedAt);
     partition.running -= 1;
     this.#conclude(unit, partition, ended);
     this.#events.progressed(partition);

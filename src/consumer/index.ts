@@ -3,3 +3,5 @@ export type { ConsumerDatabase, ConsumerOptions, StartFrom } from './options.ts'
 export type { BatchHandler, BatchOptions, Handler, HandlerContext, RecordPlace } from './handlers.ts';
 export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';
+export type { AttemptDurations } from './attempt-durations.ts';
+export { registerConsumerMetrics, type MetricsRegistry } from './metrics.ts';

@@ -18,7 +18,7 @@ const FIGURES: Figures = {
   lagMessages: 7,
   lagSeconds: 1.5,
   slotRetainedBytes: 4_096,
-  groups: [{ group: 'billing "a"', topic: 'orders', messages: 3, seconds: 2 }],
+  groups: [{ group: 'billing "a"', topic: 'orders', partition: 4, messages: 3, seconds: 2 }],
   parked: [{ group: 'billing', isDead: true, count: 2 }],
 };
 
@@ -133,8 +133,8 @@ describe('answers', () => {
       'tailrace_relay_lag_messages{pipeline="shop"}': 7,
       'tailrace_relay_lag_seconds{pipeline="shop"}': 1.5,
       'tailrace_slot_retained_bytes{pipeline="shop"}': 4_096,
-      'tailrace_group_lag_messages{pipeline="shop",group="billing \\"a\\"",topic="orders"}': 3,
-      'tailrace_group_lag_seconds{pipeline="shop",group="billing \\"a\\"",topic="orders"}': 2,
+      'tailrace_group_lag_messages{pipeline="shop",group="billing \\"a\\"",topic="orders",partition="4"}': 3,
+      'tailrace_group_lag_seconds{pipeline="shop",group="billing \\"a\\"",topic="orders",partition="4"}': 2,
       'tailrace_parked_messages{pipeline="shop",group="billing",dead="true"}': 2,
       'tailrace_figures_age_seconds{pipeline="shop"}': 1,
       nodejs_eventloop_lag_seconds: expect.any(Number),

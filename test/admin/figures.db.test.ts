@@ -100,9 +100,10 @@ it('tells of groups and of what they have set aside', async () => {
       from generate_series(1, 3) i`);
   const { groups, parked } = await figuresOf(database);
   expect(groups).toEqual([
-    { group: 'billing', topic: 'orders', messages: 1, seconds: expect.closeTo(600, -2) },
-    { group: 'mail', topic: 'empty', messages: 0, seconds: 0 },
-    { group: 'mail', topic: 'orders', messages: 3, seconds: expect.closeTo(3_600, -2) },
+    { group: 'billing', topic: 'orders', partition: 0, messages: 1, seconds: expect.closeTo(600, -2) },
+    { group: 'billing', topic: 'orders', partition: 1, messages: 0, seconds: 0 },
+    { group: 'mail', topic: 'empty', partition: 0, messages: 0, seconds: 0 },
+    { group: 'mail', topic: 'orders', partition: 0, messages: 3, seconds: expect.closeTo(3_600, -2) },
   ]);
   expect(parked).toEqual([
     { group: 'mail', isDead: false, count: 1 },

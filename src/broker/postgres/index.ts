@@ -8,6 +8,7 @@ export type {
   Log,
   LogBatch,
   LogWriter,
+  OutboxHeaders,
   PartitionEnds,
   WriterOptions,
 } from '../log.ts';
