@@ -61,9 +61,19 @@ function startOf(text: string): Start {
   if (text === 'earliest' || text === 'latest') return text;
   if (/^\d{1,18}$/.test(text)) return { offset: BigInt(text) };
   const time = new Date(text);
-  if (/^\d{4}-\d{2}-\d{2}/.test(text) && !Number.isNaN(time.getTime())) return { time };
+  if (/^\d{4}-\d{2}-\d{2}/.test(text) && !Number.isNaN(time.getTime())) return { time: passed(time) };
   throw usageFailure(
     `--from is ${JSON.stringify(text)}. Expected earliest, latest, an offset, or a time such as 2026-01-31T09:00:00Z.`,
+  );
+}
+
+/** By how much a time may be ahead of this machine's clock, since it may come from another one. */
+const CLOCK_DIFFERENCE_MS = 60_000;
+
+function passed(time: Date): Date {
+  if (time.getTime() <= Date.now() + CLOCK_DIFFERENCE_MS) return time;
+  throw usageFailure(
+    `--from is ${time.toISOString()}, which is in the future. Expected a time that has passed, or latest.`,
   );
 }
 

@@ -16,7 +16,10 @@ export interface ConsumerDatabase {
   removeListener?(event: 'error', listener: (error: Error) => void): unknown;
 }
 
-/** Where a group begins in a topic that it has not read before: its first record, its end, or the first record of a time. */
+/**
+ * Where a group begins in a topic that it has not read before: its first record, its end, or the first record that was
+ * appended at a time or later. A time has to have passed: which record will be the first then, nobody knows yet.
+ */
 export type StartFrom = 'earliest' | 'latest' | Date;
 
 /** What a consumer is to do, and how hard it may try. */
@@ -158,9 +161,17 @@ function database(given: ConsumerDatabase): ConsumerDatabase {
   throw invalid('database has no method connect. Expected a pg.Pool.');
 }
 
+/** By how much a time may be ahead of this process's clock, since it may come from another one. */
+const CLOCK_DIFFERENCE_MS = 60_000;
+
 function startFrom(given: StartFrom): StartFrom {
   if (given instanceof Date) {
     if (Number.isNaN(given.getTime())) throw invalid('startFrom is a Date that is no time.');
+    if (given.getTime() > Date.now() + CLOCK_DIFFERENCE_MS) {
+      throw invalid(
+        `startFrom is ${given.toISOString()}, which is in the future. Expected a time that has passed, or 'latest'.`,
+      );
+    }
     return new Date(given);
   }
   return oneOf('startFrom', given, ['earliest', 'latest']);

@@ -49,6 +49,7 @@ describe('settingsOf', () => {
     ['group', { group: '' }],
     ['memberId', { memberId: 'x'.repeat(201) }],
     ['startFrom', { startFrom: new Date(Number.NaN) }],
+    ['startFrom', { startFrom: new Date('2999-01-01') }],
     ['startFrom', { startFrom: 'now' as never }],
     ['onUnhandledType', { onUnhandledType: 'throw' as never }],
     ['retries.attempts', { retries: { attempts: 0 } }],
