@@ -43,7 +43,7 @@ async function consume({ connectionString }: TestDatabase, count: number, ...mak
     for (const consumer of consumers) await consumer.start();
     for (const consumer of consumers) {
       await expect
-        .poll(() => consumer.status().handled + consumer.status().dead + consumer.status().ignored, { timeout: 30_000 })
+        .poll(() => consumer.status().handled + consumer.status().dead + consumer.status().ignored, { timeout: 60_000 })
         .toBe(count);
     }
   } finally {

@@ -73,7 +73,7 @@ describe('the rights of the README', () => {
     await publishAs(roles.url('shop_app'), [1, -1]);
     await roles.run('shop_app', `select tailrace.publish('counts', null, 'Counted', '{"n": 2}')`);
     const seen = (): unknown => ({ ...consumer.status(), mode: relay.status().source?.mode });
-    await expect.poll(seen, { timeout: 30_000, interval: 20 }).toMatchObject({ handled: 2, dead: 1, mode });
+    await expect.poll(seen, { timeout: 60_000, interval: 20 }).toMatchObject({ handled: 2, dead: 1, mode });
     await expect(roles.run('shop_app', 'select from tailrace.outbox')).rejects.toThrow(/permission denied/);
   });
 });

@@ -13,7 +13,7 @@ const standing = ({ pool }: TestDatabase): Promise<RelayStanding | undefined> =>
 describe('a relay', () => {
   test(
     'reads from the WAL and polls by turns, 20 times under load, and leaves an exact log',
-    { timeout: 180_000 },
+    { timeout: 400_000 },
     async () => {
       await using database = await createTestDatabase();
       await createCounters(database.pool, 8);

@@ -48,7 +48,7 @@ export class Sdk implements Disposable {
   /** All spans of that name, once so many have ended. */
   async all(name: string, count: number): Promise<ReadableSpan[]> {
     const found = (): ReadableSpan[] => this.spans.filter((span) => span.name === name);
-    await expect.poll(() => found().length, { timeout: 30_000, message: name }).toBe(count);
+    await expect.poll(() => found().length, { timeout: 60_000, message: name }).toBe(count);
     return found();
   }
 

@@ -93,7 +93,7 @@ describe('fetch', () => {
     expect(Object.getPrototypeOf(records[0]?.headers)).toBeNull();
   });
 
-  it('gives any range of any layout of entries, in order, under any bounds', { timeout: 120_000 }, async () => {
+  it('gives any range of any layout of entries, in order, under any bounds', { timeout: 400_000 }, async () => {
     await using fixture = await createLogFixture();
     const log = fixture.openLog({ partitions: 3 });
     const writer = await acquire(log);

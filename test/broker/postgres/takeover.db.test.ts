@@ -48,7 +48,7 @@ async function holder(run: Run, name: string): Promise<void> {
   const log = run.fixture.openLog({ partitions: PARTITIONS });
   while (!run.done.signal.aborted) {
     try {
-      const writer = await log.acquireWriter({ holder: name, leaseMs: 300, signal: run.done.signal });
+      const writer = await log.acquireWriter({ holder: name, leaseMs: 1_000, signal: run.done.signal });
       run.takeovers++;
       await appendRest(run, writer);
     } catch (error) {
@@ -78,7 +78,7 @@ async function nemesis(run: Run): Promise<void> {
 
 it(
   'keeps the log dense and every message once in it while writers take over from each other',
-  { timeout: 180_000 },
+  { timeout: 400_000 },
   async () => {
     await using fixture = await createLogFixture();
     const seed = Math.floor(Math.random() * 2 ** 31);

@@ -241,7 +241,7 @@ describe('an append whose result is unknown', () => {
     expect(await idsByPartition(fixture.pool)).toEqual(new Map([[0, ids]]));
   });
 
-  it('leaves no gap and no repeat, however often the connection dies', { timeout: 120_000 }, async () => {
+  it('leaves no gap and no repeat, however often the connection dies', { timeout: 400_000 }, async () => {
     await using fixture = await createLogFixture();
     const writer = await writerWithTopic(fixture);
     const done = new AbortController();

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { createTestDatabase, type TestDatabase } from '../../servers/test-database.ts';
 import { CliProcess } from '../kit.ts';
 
-const RUN_TIMEOUT_MS = 180_000;
+const RUN_TIMEOUT_MS = 400_000;
 const ITS_DATABASE = /database (tailrace_demo_[0-9a-f]+)/;
 
 function startDemo({ connectionString }: TestDatabase, ...args: string[]): CliProcess {
@@ -43,7 +43,7 @@ it(
     expect(await remains(database, name)).toEqual({ databases: 1, slots: 1 });
     demo.child.kill('SIGKILL');
     await demo.outcome();
-    await expect.poll(() => remains(database, name), { timeout: 30_000 }).toEqual({ databases: 0, slots: 0 });
+    await expect.poll(() => remains(database, name), { timeout: 60_000 }).toEqual({ databases: 0, slots: 0 });
   },
   RUN_TIMEOUT_MS,
 );

@@ -5,7 +5,7 @@ import pg from 'pg';
 import { expect, it } from 'vitest';
 import { CliProcess, isRunning } from '../kit.ts';
 
-const RUN_TIMEOUT_MS = 180_000;
+const RUN_TIMEOUT_MS = 400_000;
 
 /** The processes that the demo's story names. */
 function processesIn(story: string): number[] {
