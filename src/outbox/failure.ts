@@ -13,7 +13,7 @@ interface PostgresError {
 export function explainFailure(error: unknown, schema: string): unknown {
   if (!isPostgresError(error)) return error;
   if (error.code === '25P02') return aborted(error);
-  if (isMissingTable(error, schema)) return notMigrated(error, schema);
+  if (isMissingTable(error, schema) || isMissingLock(error, schema)) return notMigrated(error, schema);
   if (isMissingPartition(error, schema)) return noPartition(error, schema);
   return error;
 }
@@ -27,6 +27,11 @@ function isMissingTable({ code, message }: PostgresError, schema: string): boole
   return code === '42P01' && new RegExp(`(?<![\\w.])${schema}\\.outbox(?![\\w.])`).test(message);
 }
 
+/** The schema is older than the function that locks a key. */
+function isMissingLock({ code, message }: PostgresError, schema: string): boolean {
+  return code === '42883' && new RegExp(`(?<![\\w.])${schema}\\.lock_key\\(`).test(message);
+}
+
 /** A check constraint has the same code, and a name. */
 function isMissingPartition(error: PostgresError, schema: string): boolean {
   return (
@@ -38,7 +43,7 @@ function notMigrated(cause: unknown, schema: string): TailraceError {
   const option = schema === 'tailrace' ? '' : ` --schema ${schema}`;
   return new TailraceError(
     'NOT_MIGRATED',
-    `There is no table ${schema}.outbox in this database. Run tailrace migrate${option}, or call migrate(pool), and see that this is the database you mean.`,
+    `The outbox ${schema}.outbox is not in this database, or is older than this version. Run tailrace migrate${option}, or call migrate(pool), and see that this is the database you mean.`,
     { cause },
   );
 }

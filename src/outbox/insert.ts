@@ -12,17 +12,29 @@ const STATEMENT_BYTES = 32_000_000;
 /** Never position and tx: the table fills them in, and the role that writes needs no right to them. */
 const COLUMNS = 'message_id, kind, type, topic, key, headers, payload, payload_bytes, occurred_at';
 
-/** The statements that insert messages in their order: one, unless they are larger than {@link STATEMENT_BYTES}. */
+/**
+ * The statements that insert messages in their order: one, unless they are larger than `statementBytes`.
+ *
+ * @param locksKeys whether they lock the messages' keys first, until the end of the transaction.
+ */
 export function insertStatements(
   quotedSchema: string,
   messages: readonly EncodedMessage[],
+  locksKeys = false,
   statementBytes: number = STATEMENT_BYTES,
 ): Statement[] {
   return groupsOf(messages, statementBytes).map((group) => {
+    const locks = locksKeys && group.some(({ key }) => key !== null);
     const [first] = group;
-    return first !== undefined && group.length === 1 ? insertOne(quotedSchema, first) : insertMany(quotedSchema, group);
+    return first !== undefined && group.length === 1
+      ? insertOne(quotedSchema, first, locks)
+      : insertMany(quotedSchema, group, locks);
   });
 }
+
+const MESSAGES =
+  'unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[]' +
+  `) with ordinality as message (${COLUMNS}, nth)`;
 
 function groupsOf(messages: readonly EncodedMessage[], statementBytes: number): EncodedMessage[][] {
   const groups: EncodedMessage[][] = [];
@@ -38,22 +50,34 @@ function groupsOf(messages: readonly EncodedMessage[], statementBytes: number): 
   return groups;
 }
 
-function insertOne(quotedSchema: string, message: EncodedMessage): Statement {
+function insertOne(quotedSchema: string, message: EncodedMessage, locksKey: boolean): Statement {
   const { id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt } = message;
+  const into = `insert into ${quotedSchema}.outbox (${COLUMNS})`;
+  const values = [id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt];
+  if (!locksKey) return { text: `${into} values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, values };
   return {
-    text: `insert into ${quotedSchema}.outbox (${COLUMNS}) values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-    values: [id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt],
+    // The position is drawn for the row that `locked` gives, and so after the lock was obtained.
+    text:
+      `with locked as materialized (select ${quotedSchema}.lock_key($4::text, $5::text)) ${into} ` +
+      'select $1::uuid, $2, $3, $4::text, $5::text, $6::json, $7::json, $8::bytea, $9::timestamptz from locked',
+    values,
   };
 }
 
-/** The order by makes the positions follow the order of the messages: the identity is drawn above the sort. */
-function insertMany(quotedSchema: string, messages: readonly EncodedMessage[]): Statement {
+/**
+ * The order by makes the positions follow the order of the messages: the identity is drawn above the sort, and so after all
+ * locks were obtained. Those are taken in the order of the keys, so that two such statements do not wait for each other.
+ */
+function insertMany(quotedSchema: string, messages: readonly EncodedMessage[], locksKeys: boolean): Statement {
   const column = (read: (message: EncodedMessage) => string | null): string => arrayLiteral(messages.map(read));
   return {
-    text:
-      `insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS} from unnest(` +
-      '$1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[]' +
-      `) with ordinality as message (${COLUMNS}, nth) order by nth`,
+    text: locksKeys
+      ? `with message as materialized (select * from ${MESSAGES}), locked as materialized (
+          select ${quotedSchema}.lock_key(topic, key) from
+            (select distinct topic, key from message where key is not null order by topic, key) keys)
+        insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS}
+          from message, (select count(*) from locked) obtained order by nth`
+      : `insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS} from ${MESSAGES} order by nth`,
     values: [
       column(({ id }) => id),
       column(({ kind }) => kind),

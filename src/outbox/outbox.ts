@@ -26,6 +26,12 @@ export interface OutboxOptions {
    * @defaultValue 1_000_000
    */
   readonly maxMessageBytes?: number;
+  /**
+   * Makes the messages of a key follow the order of their commits in polling mode too, where writers do not lock what the
+   * key stands for. Whoever publishes for a key then waits until a transaction that did so before has ended, and holds a lock
+   * of Postgres for each key until its own end. Everyone who publishes for the key has to do it. @defaultValue false
+   */
+  readonly strictKeyOrder?: boolean;
 }
 
 /** One message, or several in order. */
@@ -76,14 +82,15 @@ interface OutboxSettings {
   readonly schema: string;
   readonly quotedSchema: string;
   readonly maxMessageBytes: number;
+  readonly strictKeyOrder: boolean;
   readonly tracing: Tracing | undefined;
 }
 
-const OPTION_NAMES = ['schema', 'maxMessageBytes'];
+const OPTION_NAMES = ['schema', 'maxMessageBytes', 'strictKeyOrder'];
 const LARGEST_MAX_MESSAGE_BYTES = 100_000_000;
 
 function readOptions(options: OutboxOptions): OutboxSettings {
-  const { schema = DEFAULT_SCHEMA, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES } = options;
+  const { schema = DEFAULT_SCHEMA, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES, strictKeyOrder = false } = options;
   const unknown = Object.keys(options).find((name) => !OPTION_NAMES.includes(name));
   if (unknown !== undefined) {
     throw invalidOption(`createOutbox has no option ${unknown}. Expected ${OPTION_NAMES.join(', ')}.`);
@@ -93,7 +100,10 @@ function readOptions(options: OutboxOptions): OutboxSettings {
       `The option maxMessageBytes is ${String(maxMessageBytes)}. Expected an integer from 1 to ${String(LARGEST_MAX_MESSAGE_BYTES)}.`,
     );
   }
-  return { schema, quotedSchema: quoteSchema(schema), maxMessageBytes, tracing: loadTracing() };
+  if (typeof strictKeyOrder !== 'boolean') {
+    throw invalidOption(`The option strictKeyOrder is ${String(strictKeyOrder)}. Expected true or false.`);
+  }
+  return { schema, quotedSchema: quoteSchema(schema), maxMessageBytes, strictKeyOrder, tracing: loadTracing() };
 }
 
 function invalidOption(message: string): TailraceError {
@@ -123,7 +133,7 @@ async function add(
 
 /** Checks all messages before the first is written. */
 function statements(
-  { quotedSchema, maxMessageBytes }: OutboxSettings,
+  { quotedSchema, maxMessageBytes, strictKeyOrder }: OutboxSettings,
   operation: Operation,
   messages: readonly Message[],
   trace: Headers | undefined,
@@ -134,7 +144,7 @@ function statements(
     assertKind(message);
     return checked;
   });
-  return insertStatements(quotedSchema, encoded);
+  return insertStatements(quotedSchema, encoded, strictKeyOrder);
 }
 
 function listOf(given: OneOrMany<Message>): readonly Message[] {

@@ -16,6 +16,13 @@ it.each([
   expect(explainFailure(cause, 'tailrace')).toMatchObject({ code: 'NOT_MIGRATED', cause });
 });
 
+it('a function that is missing since the schema is older is known', () => {
+  const cause = postgresError('42883', 'function tailrace.lock_key(text, text) does not exist');
+  expect(explainFailure(cause, 'tailrace')).toMatchObject({ code: 'NOT_MIGRATED', cause });
+  const other = postgresError('42883', 'function mine.lock_key(text, text) does not exist');
+  expect(explainFailure(other, 'tailrace')).toBe(other);
+});
+
 it('a missing partition is known by its place', () => {
   const cause = postgresError('23514', 'no partition', outbox);
   expect(explainFailure(cause, 'tailrace')).toMatchObject({ code: 'OUTBOX_PARTITION_MISSING', cause });

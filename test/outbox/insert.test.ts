@@ -21,7 +21,7 @@ function encoded(id: string, bytes: number): EncodedMessage {
 /** The ids in each statement. */
 function idsOf(bytes: number[], statementBytes: number): unknown[] {
   const messages = bytes.map((size, index) => encoded(String(index), size));
-  return insertStatements('"tailrace"', messages, statementBytes).map(({ values }) => values[0]);
+  return insertStatements('"tailrace"', messages, false, statementBytes).map(({ values }) => values[0]);
 }
 
 describe('insertStatements', () => {
