@@ -134,7 +134,7 @@ const COLUMNS = `group_name as "group", topic || '/' || partition || '@' || reco
   message_id as id, type, kind, key, dead, reason, attempts, occurred_at as "occurredAt", parked_at as "parkedAt", error`;
 
 async function runList(options: ListOptions, terminal: Terminal): Promise<void> {
-  const { schema, group, relay, topic, all, limit } = options;
+  const { schema, group, relay, topic, limit } = options;
   if (group !== undefined && relay === true) throw usageFailure('--group and --relay do not go together.');
   const url = databaseUrl(options.databaseUrl, terminal);
   const { letters, ofRelay } = await withClient({ url, schema, command: 'dead-letters' }, async (client) => {
