@@ -3,6 +3,9 @@ import type * as OpenTelemetry from '@opentelemetry/api';
 import { openTelemetryTracing } from './open-telemetry-tracing.ts';
 import type { Tracing } from './tracing.ts';
 
+/** The second is what Node says where its condition `module` is on, which leads to a build that is for bundlers only. */
+const NOT_FOUND: ReadonlySet<unknown> = new Set(['MODULE_NOT_FOUND', 'ERR_MODULE_NOT_FOUND']);
+
 /**
  * Spans by `@opentelemetry/api`, where that is installed; `undefined` where it is not. Without an SDK that was registered
  * with it, its spans are empty and cost next to nothing.
@@ -13,7 +16,7 @@ export function loadTracing(load: () => typeof OpenTelemetry = requireApi): Trac
   try {
     return openTelemetryTracing(load());
   } catch (error) {
-    if ((error as { readonly code?: unknown }).code === 'MODULE_NOT_FOUND') return undefined;
+    if (NOT_FOUND.has((error as { readonly code?: unknown }).code)) return undefined;
     throw error;
   }
 }

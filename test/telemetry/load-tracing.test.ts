@@ -3,13 +3,15 @@ import { expect, it } from 'vitest';
 import { loadTracing } from '../../src/telemetry/load-tracing.ts';
 import { Sdk } from './spans.ts';
 
-function missing(): never {
-  throw Object.assign(new Error("Cannot find module '@opentelemetry/api'"), { code: 'MODULE_NOT_FOUND' });
-}
-
-it('there is no tracing where the package is missing', () => {
-  expect(loadTracing(missing)).toBeUndefined();
-});
+it.each(['MODULE_NOT_FOUND', 'ERR_MODULE_NOT_FOUND'])(
+  'there is no tracing where the package is missing: %s',
+  (code) => {
+    const missing = (): never => {
+      throw Object.assign(new Error("Cannot find module '@opentelemetry/api'"), { code });
+    };
+    expect(loadTracing(missing)).toBeUndefined();
+  },
+);
 
 it('a package that is there and broken is no package that is missing', () => {
   const broken = (): never => {
