@@ -70,6 +70,31 @@ export const pipelineSchema = z.strictObject({
         otherwise: "the schema and the database's OID",
       }),
     ),
+  failoverSlot: z
+    .boolean()
+    .default(true)
+    .meta(
+      about({ description: 'Whether standbys keep a copy of the slot, so that it outlives a failover (Postgres 17).' }),
+    ),
+  walBudgetBytes: z
+    .int()
+    .min(1)
+    .optional()
+    .meta(
+      about({
+        description: 'How much WAL the slot may hold back, in bytes. Warned of at 50 and 80 %, with a forecast.',
+        otherwise: "the server's `max_slot_wal_keep_size`, if it sets one",
+      }),
+    ),
+  onWalBudget: z
+    .enum(['warn', 'drop-slot'])
+    .default('warn')
+    .meta(
+      about({
+        description:
+          'What to do when that is used up: say so; or drop the slot, poll, and make a new one. Neither loses a message.',
+      }),
+    ),
   leaseMs: z
     .int()
     .min(1_000)

@@ -2,7 +2,15 @@ import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { silentLogger, type Logger } from '../base/logger.ts';
 import { postgresLog } from '../broker/postgres/index.ts';
-import { createRelay, walSource, type Relay, type RelayMode, type RelayStatus, type Source } from '../relay/index.ts';
+import {
+  createRelay,
+  walSource,
+  type Relay,
+  type RelayMode,
+  type RelayStatus,
+  type Source,
+  type WalBudgetPolicy,
+} from '../relay/index.ts';
 import { StatusWatch } from './status-watch.ts';
 
 /** What a relay daemon is built from. */
@@ -19,6 +27,15 @@ export interface RelayDaemonOptions {
   readonly schema?: string;
   /** The name of the replication slot. @defaultValue the schema and the database's OID, as in `tailrace_16384` */
   readonly slot?: string;
+  /** Whether standbys keep a copy of the slot, so that it outlives a failover. From Postgres 17 on. @defaultValue true */
+  readonly failoverSlot?: boolean;
+  /**
+   * How much WAL the slot may hold back, in bytes; warned of at 50 and 80 %.
+   * @defaultValue the server's `max_slot_wal_keep_size`; none where that sets no limit
+   */
+  readonly walBudgetBytes?: number;
+  /** Whether to say so, or to drop the slot and poll until there is a new one, when that is used up. @defaultValue 'warn' */
+  readonly onWalBudget?: WalBudgetPolicy;
   /** The topics that the relay creates. */
   readonly log?: {
     /** How many partitions each gets. @defaultValue 8 */
@@ -106,11 +123,17 @@ class PostgresRelayDaemon implements RelayDaemon {
 }
 
 function sourceOf(options: RelayDaemonOptions): Source {
-  const { mode = 'wal', slot } = options;
+  const { mode = 'wal', slot, failoverSlot, walBudgetBytes, onWalBudget } = options;
   if (!MODES.includes(mode)) {
     throw new TailraceError('INVALID_OPTION', `mode is ${JSON.stringify(mode)}, expected ${MODES.join(' or ')}.`);
   }
-  const source = walSource({ ...commonOptions(options), ...(slot !== undefined && { slot }) });
+  const source = walSource({
+    ...commonOptions(options),
+    ...(slot !== undefined && { slot }),
+    ...(failoverSlot !== undefined && { failoverSlot }),
+    ...(walBudgetBytes !== undefined && { walBudgetBytes }),
+    ...(onWalBudget !== undefined && { onWalBudget }),
+  });
   return { open: (resume, signal, asked = mode) => source.open(resume, signal, asked) };
 }
 

@@ -4,5 +4,7 @@ export { walSource } from '../source/wal/wal-source.ts';
 export type { WalSourceOptions } from '../source/wal/wal-source.ts';
 export { pollingSource } from '../source/polling/polling-source.ts';
 export type { PollingOptions } from '../source/polling/polling-source.ts';
+export type { WalBudgetLevel, WalBudgetUse } from '../source/wal/wal-budget.ts';
+export type { WalBudgetPolicy } from '../source/wal/wal-budget-watch.ts';
 export type { Resume, Source, SourceBatch, SourceReader, SourceStatus } from '../source/source.ts';
 export type { DeadLetters, RelayMode } from '../broker/log.ts';
