@@ -75,7 +75,13 @@ it(
       [name],
     );
     const { exitCode, out, err } = await demo.outcome();
-    expect({ exitCode, out }).toEqual({ exitCode: 1, out: '' });
+    expect(exitCode).toBe(1);
+    expect(JSON.parse(out)).toEqual({
+      error: {
+        code: 'FAILED',
+        message: expect.stringMatching(/^The demo's writer 1 ended by itself \(exit code 1: .*\)\.$/),
+      },
+    });
     expect(err).toMatch(/\ntailrace: The demo's writer 1 ended by itself \(exit code 1: [^\n]*\)\.\n$/);
     expect(err).not.toMatch(/ at .*\.ts:/);
     expect(await remains(database, name)).toEqual({ databases: 0, slots: 0 });
