@@ -8,6 +8,13 @@ export interface TcpProxy extends AsyncDisposable {
   refuse(applicationName: string): void;
   /** Takes the refusal back. */
   allow(applicationName: string): void;
+  /**
+   * From now on nothing passes to or from this application any more, on connections that it has and on new ones, and none of
+   * them ends: what happens when a cable is pulled.
+   */
+  hang(applicationName: string): void;
+  /** Lets new connections of this application through again; those that hung are cut. */
+  heal(applicationName: string): void;
   /** The next answer to this application is thrown away and its connection cut. Resolves once that has happened. */
   loseNextAnswer(applicationName: string): Promise<void>;
 }
@@ -21,6 +28,7 @@ interface Tunnel {
 export async function createTcpProxy(connectionString: string): Promise<TcpProxy> {
   const target = new URL(connectionString);
   const refused = new Set<string>();
+  const hung = new Set<string>();
   const losing = new Map<string, () => void>();
   const tunnels = new Set<Tunnel>();
 
@@ -33,6 +41,7 @@ export async function createTcpProxy(connectionString: string): Promise<TcpProxy
     if (refused.has(tunnel.applicationName)) cut(tunnel);
   };
   const onAnswer = (tunnel: Tunnel, chunk: Buffer): void => {
+    if (hung.has(tunnel.applicationName)) return;
     const lost = losing.get(tunnel.applicationName);
     if (lost === undefined) {
       tunnel.client.write(chunk);
@@ -48,11 +57,14 @@ export async function createTcpProxy(connectionString: string): Promise<TcpProxy
     const tunnel = { applicationName: '', client, server };
     tunnels.add(tunnel);
     client.once('data', (chunk) => onStartup(tunnel, chunk));
-    client.on('data', (chunk) => server.write(chunk));
+    client.on('data', (chunk) => {
+      if (!hung.has(tunnel.applicationName)) server.write(chunk);
+    });
     server.on('data', (chunk) => onAnswer(tunnel, chunk));
     for (const socket of [client, server]) {
       socket.on('error', () => undefined);
       socket.on('close', () => {
+        if (hung.has(tunnel.applicationName)) return;
         cut(tunnel);
         tunnels.delete(tunnel);
       });
@@ -67,6 +79,11 @@ export async function createTcpProxy(connectionString: string): Promise<TcpProxy
     connectionString: url.href,
     refuse: (applicationName) => refused.add(applicationName),
     allow: (applicationName) => refused.delete(applicationName),
+    hang: (applicationName) => hung.add(applicationName),
+    heal: (applicationName) => {
+      hung.delete(applicationName);
+      for (const tunnel of tunnels) if (tunnel.applicationName === applicationName) cut(tunnel);
+    },
     loseNextAnswer: (applicationName) => new Promise((resolve) => losing.set(applicationName, resolve)),
     [Symbol.asyncDispose]: async () => {
       tunnels.forEach(cut);
