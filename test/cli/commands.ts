@@ -10,7 +10,14 @@ export interface CommandHelp {
   has(flag: string): boolean;
 }
 
-const ARGUMENTS: Readonly<Record<string, string>> = { place: 'orders/0@0', shell: 'bash', topic: 'orders' };
+const ARGUMENTS: Readonly<Record<string, string>> = {
+  mode: 'wal',
+  place: 'orders/0@0',
+  position: '1',
+  positions: '1',
+  shell: 'bash',
+  topic: 'orders',
+};
 /** Will do for a name and for an id. */
 const ANYTHING = '00000000-0000-4000-8000-000000000000';
 
@@ -26,7 +33,10 @@ export async function allCommands(path: readonly string[] = []): Promise<Command
 
 function commandOf(path: readonly string[], help: string): CommandHelp {
   const usage = /^Usage: (.*)$/m.exec(help)?.[1] ?? '';
-  const values = [...usage.matchAll(/<([\w-]+)>/g)].map(([, name = '']) => ARGUMENTS[name] ?? ANYTHING);
+  const names = [...usage.matchAll(/[<[]([\w-]+)(?:\.\.\.)?[>\]]/g)].flatMap(([, name = '']) => name);
+  const values = names
+    .filter((name) => name !== 'options' && name !== 'command')
+    .map((name) => ARGUMENTS[name] ?? ANYTHING);
   const payload = path[0] === 'publish' ? ['--payload', '{}'] : [];
   return {
     name: path.join(' '),
