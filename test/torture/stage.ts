@@ -61,6 +61,7 @@ export class Stage implements AsyncDisposable {
   readonly #children = new Map<string, Child>();
   readonly #networks = new Map<string, Network>();
   #writersStarted = 0;
+  #writersAreHeld = false;
   #nextId = FIRST_ID;
 
   constructor(options: StageOptions) {
@@ -94,6 +95,12 @@ export class Stage implements AsyncDisposable {
 
   async stopWriters(): Promise<void> {
     await Promise.all(this.writers.map((writer) => writer.stop()));
+  }
+
+  /** Lets the writers wait, those too that are started later; or go on. */
+  holdWriters(isHeld: boolean): void {
+    this.#writersAreHeld = isHeld;
+    for (const writer of this.writers) writer.send({ isHeld });
   }
 
   /** Ends every relay and consumer in good order, and starts new ones. */
@@ -256,6 +263,7 @@ export class Stage implements AsyncDisposable {
       databaseUrl,
       seed,
       number: ++this.#writersStarted,
+      isHeld: this.#writersAreHeld,
       lanes: LANES,
       perSecond: perSecond / WRITERS.length,
     };

@@ -14,6 +14,7 @@ import type { Fault } from './fault.ts';
 import { makeRunFolder } from './folder.ts';
 import { History } from './history.ts';
 import { Nemesis, planOf } from './nemesis.ts';
+import { Pacer } from './pacer.ts';
 import { Probe } from './probe.ts';
 import { Random } from './random.ts';
 import { reportOf, type TortureReport } from './report.ts';
@@ -78,10 +79,12 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
   await stage.openNetworks();
   const probe = new Probe(database, stop);
   const slotWatch = new SlotWatch(database);
+  const pacer = new Pacer(database, (isHeld) => stage.holdWriters(isHeld));
   const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
   try {
     await play(options, stage, probe, nemesis);
     say('stopping the writers, restarting every relay and consumer, waiting for the last messages');
+    await pacer.stop();
     await stage.stopWriters();
     await stage.restartReaders();
     const drained = await drain(database, stop);
@@ -92,6 +95,7 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
     const evidence = await gather(stage, slotWatch, drained, historyPath);
     return reportOf(options, evidence, check(evidence), nemesis.reports);
   } finally {
+    await pacer.stop();
     await slotWatch.stop();
     history.close();
   }

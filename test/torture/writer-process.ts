@@ -1,7 +1,7 @@
 import type pg from 'pg';
 import { backoffMs } from '../../src/base/backoff.ts';
 import { messageOf } from '../../src/base/errors.ts';
-import { pause } from '../../src/base/signal.ts';
+import { pause, Signal } from '../../src/base/signal.ts';
 import { createOutbox } from '../../src/outbox/outbox.ts';
 import { closeClient, openClient } from '../../src/postgres/connection.ts';
 import { isConnectionLost } from '../../src/postgres/sqlstate.ts';
@@ -19,6 +19,8 @@ export interface WriterSettings {
   readonly seed: number;
   /** Of no other writer process of this run, before or after: ids are made of it. */
   readonly number: number;
+  /** Whether it is to wait until it is told to go on. */
+  readonly isHeld: boolean;
   readonly lanes: number;
   /** How many transactions a second its lanes try together. */
   readonly perSecond: number;
@@ -32,14 +34,38 @@ const parent = linkToParent<WriterSettings>();
 async function write(settings: WriterSettings): Promise<void> {
   const history = new History(settings.historyPath, settings.name);
   const points = new FailPoints(history);
-  parent.onMessage((message) => points.onMessage(message));
+  const gate = new Gate(settings.isHeld);
+  parent.onMessage((message) => {
+    points.onMessage(message);
+    gate.onMessage(message);
+  });
   let next = settings.number * IDS_PER_WRITER;
   const takeIds = (count: number): number[] => Array.from({ length: count }, () => next++);
   const lanes = Array.from({ length: settings.lanes }, (_, lane) =>
-    new Lane(settings, lane, takeIds, history, points).run(parent.stopping),
+    new Lane(settings, lane, takeIds, history, points).run(parent.stopping, gate),
   );
   parent.ready();
   await Promise.all(lanes);
+}
+
+/** Lets transactions begin, or wait. */
+class Gate {
+  readonly #opened = new Signal();
+  #isHeld: boolean;
+
+  constructor(isHeld: boolean) {
+    this.#isHeld = isHeld;
+  }
+
+  onMessage(message: unknown): void {
+    if (typeof message !== 'object' || message === null || !('isHeld' in message)) return;
+    this.#isHeld = message.isHeld === true;
+    if (!this.#isHeld) this.#opened.notify();
+  }
+
+  async passed(stopping: AbortSignal): Promise<void> {
+    while (this.#isHeld && !stopping.aborted) await this.#opened.wait(Infinity, stopping);
+  }
 }
 
 /** One connection, and one transaction after the other on it. */
@@ -66,12 +92,13 @@ class Lane {
     this.#random = new Random(settings.seed, `${settings.name} ${settings.number} ${lane}`);
   }
 
-  async run(stopping: AbortSignal): Promise<void> {
+  async run(stopping: AbortSignal, gate: Gate): Promise<void> {
     const intervalMs = (1_000 * this.#settings.lanes) / this.#settings.perSecond;
     let dueMs = performance.now() + this.#random.next() * intervalMs;
     while (!stopping.aborted) {
       const nowMs = performance.now();
       if (dueMs > nowMs) await pause(dueMs - nowMs, stopping);
+      await gate.passed(stopping);
       dueMs = Math.max(dueMs + intervalMs, performance.now() - 1_000); // what was missed long ago is not made up for
       await this.#next(stopping);
     }
