@@ -5,7 +5,7 @@ import { sqlStateOf } from '../postgres/sqlstate.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { CommandFailure, usageFailure } from './failure.ts';
+import { CommandFailure, notFound, usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
 import type { Terminal } from './terminal.ts';
 import { type GroupWay, type MessageFacts, wayInGroup } from './trace/message-way.ts';
@@ -45,7 +45,7 @@ async function runTrace(id: string, { schema, timeout, ...options }: TraceOption
     readWithin(client, timeout, { messageId, schema: quoteSchema(schema) }),
   );
   if (facts === undefined) {
-    throw new CommandFailure(
+    throw notFound(
       `There is no message ${messageId} in this database: it is not in the outbox, and no group has handled it. Was its transaction rolled back, or is its outbox in another database?`,
     );
   }

@@ -149,10 +149,11 @@ export class Fetcher {
     logger.warn({ group, memberId, error: this.#problem, failures }, 'Could not fetch from the log; trying again');
   }
 
-  #reportHalt({ topic, partition }: AssignedPartition, error: unknown, failures: number): void {
+  #reportHalt({ topic, partition, fetchPosition }: AssignedPartition, error: unknown, failures: number): void {
     const { group, memberId, logger } = this.#settings;
+    const offset = fetchPosition.offset.toString();
     logger.error(
-      { group, memberId, topic, partition, error: messageOf(error), failures },
+      { group, memberId, topic, partition, offset, error: messageOf(error), failures },
       'A partition stands still: the log cannot give its next records, and waiting will hardly help; trying again',
     );
   }

@@ -159,6 +159,22 @@ it('finds a message wherever it stands, also one whose id tells nothing of its t
   for (const { id, position } of rows) expect(await document(database, id)).toMatchObject({ outbox: { position } });
 });
 
+it('tells that the relay has set a message aside', async () => {
+  await using database = await createTestDatabase();
+  const message = Counted({ n: 1 });
+  await publish(database, message);
+  await database.pool.query(
+    `insert into tailrace.relay_dead_letter (position, seq, topic, reason, error) values (1, 1, 'counts', 'UNKNOWN_TOPIC', 'no such topic')`,
+  );
+  expect(await document(database, message.id)).toMatchObject({
+    log: null,
+    relay: { reason: 'UNKNOWN_TOPIC', attempts: 1, error: 'no such topic', setAsideAt: TIME },
+  });
+  const story = await trace(database, message.id);
+  expect(story).toMatch(/Z {2}was set aside by the relay \(UNKNOWN_TOPIC\): no such topic\n/);
+  expect(story).not.toContain('not in the log yet');
+});
+
 it('tells what groups have done about a message whose outbox is elsewhere', async () => {
   await using database = await createTestDatabase();
   const id = '019a0c6e-5d3a-7b1c-9f42-3d1e8c5a7b90';
@@ -183,6 +199,15 @@ it.each([
   expect(outcome).toMatchObject({ exitCode, out: '' });
   expect(outcome.err).toMatch(message);
   expect(outcome.err).toMatch(/^[^\n]+\n$/);
+});
+
+it('says so in JSON where JSON is asked for', async () => {
+  await using database = await createTestDatabase();
+  const { exitCode, out } = await run(['trace', '019a0c6e-5d3a-7b1c-9f42-3d1e8c5a7b90', '--json'], {
+    DATABASE_URL: database.connectionString,
+  });
+  expect(exitCode).toBe(1);
+  expect(JSON.parse(out)).toEqual({ error: { code: 'NOT_FOUND', message: expect.stringMatching(/no message 019a/) } });
 });
 
 it('gives a search up that takes too long', async () => {

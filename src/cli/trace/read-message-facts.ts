@@ -117,8 +117,6 @@ async function readSetAside(
   { schema }: Lookup,
   { position }: InOutbox,
 ): Promise<SetAsideByRelay | null> {
-  const table = await client.query('select where to_regclass($1) is not null', [`${schema}.relay_dead_letter`]);
-  if (table.rowCount === 0) return null;
   const { rows } = await client.query<SetAsideByRelay>(
     `select reason, attempts, error, set_aside_at as "setAsideAt" from ${schema}.relay_dead_letter where position = $1`,
     [position],
