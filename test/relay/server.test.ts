@@ -79,7 +79,7 @@ test('polls on a server with wal_level = replica, says so, and streams once it i
       await expect.poll(() => relay.status().appended, patient).toBe(10);
       const source = { mode: 'polling', reason: expect.stringContaining('wal_level is replica') as string };
       expect(relay.status().source).toEqual(source);
-      expect(warnings).toContainEqual({ reason: source.reason });
+      expect(warnings).toContainEqual(source);
       await close();
     }
     await using server = await start({ settings: { wal_level: 'logical' } });
