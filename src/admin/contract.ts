@@ -12,6 +12,8 @@ export interface Figures {
   readonly groups: readonly GroupLag[];
   /** Messages set aside, for each group. */
   readonly parked: readonly ParkedCount[];
+  /** Messages that the relay could not route: its dead letters. */
+  readonly relayDeadLetters: number;
 }
 
 /** How far a group is behind in a partition. */
@@ -39,8 +41,12 @@ export interface PipelineReport {
   /** How its source reads, while it leads; and why not from the WAL, where it could not. */
   readonly mode?: 'wal' | 'polling';
   readonly reason?: string;
+  /** The mode that an operator asked for, while it leads. */
+  readonly wantedMode?: 'wal' | 'polling';
   readonly appended: number;
   readonly batches: number;
+  /** Messages that this process could not route. */
+  readonly deadLettered: number;
   /** What the last attempt failed with: while it cannot reach its server, too. */
   readonly error?: PipelineError;
   readonly figures?: Figures;

@@ -21,6 +21,7 @@ export async function readFigures(client: pg.ClientBase, { schema, slot }: Figur
     slotRetainedBytes: await readRetained(client, schema, slot),
     groups: await readGroups(client, quoted),
     parked: await readParked(client, quoted),
+    relayDeadLetters: await countRelayDeadLetters(client, quoted),
   };
 }
 
@@ -37,6 +38,7 @@ async function readLag(client: pg.ClientBase, schema: string): Promise<Pick<Figu
   const result = await client.query<{ messages: string; seconds: number }>(
     `with logged as materialized (
         select unnest(ids) as position from ${schema}.log_entry where seq > $1
+        union all select position from ${schema}.relay_dead_letter where seq > $1
         union all select unnest(('{' || $2 || '}')::bigint[])
       ), missing as (
         select occurred_at from ${schema}.outbox o
@@ -90,4 +92,9 @@ async function readParked(client: pg.ClientBase, schema: string): Promise<Parked
     `select group_name as "group", dead as is_dead, count(*) as count from ${schema}.parked_message group by 1, 2 order by 1, 2`,
   );
   return rows.map(({ group, is_dead, count }) => ({ group, isDead: is_dead, count: Number(count) }));
+}
+
+async function countRelayDeadLetters(client: pg.ClientBase, schema: string): Promise<number> {
+  const { rows } = await client.query<{ count: string }>(`select count(*) as count from ${schema}.relay_dead_letter`);
+  return Number(rows[0]?.count ?? 0);
 }

@@ -37,6 +37,15 @@ function addRelayMetrics(registers: Registry, pipelines: () => readonly Observed
     ['tailrace_relay_batches_total', 'Appends to the log by this process.', ['pipeline']],
     each((pipeline, labels) => [[labels, pipeline.status().batches]]),
   );
+  counter(
+    registers,
+    [
+      'tailrace_relay_unroutable_messages_total',
+      'Messages that this process could not route, and set aside as dead letters of the relay.',
+      ['pipeline'],
+    ],
+    each((pipeline, labels) => [[labels, pipeline.status().deadLettered]]),
+  );
   gauge(
     registers,
     ['tailrace_relay_state', 'What the relay is doing: 1 for its state, 0 for all others.', ['pipeline', 'state']],
@@ -82,6 +91,9 @@ function addFigures(registers: Registry, pipelines: () => readonly ObservedPipel
   add('tailrace_parked_messages', 'Messages that a group has set aside; dead ones for good.', ['group', 'dead'], (f) =>
     f.parked.map(({ group, isDead, count }) => [{ group, dead: String(isDead) }, count]),
   );
+  add('tailrace_relay_dead_letters', 'Messages that the relay could not route, and keeps for an operator.', [], (f) => [
+    [{}, f.relayDeadLetters],
+  ]);
   gauge(
     registers,
     ['tailrace_figures_age_seconds', 'Time since lags and counts were read from the database.', ['pipeline']],

@@ -43,14 +43,16 @@ function errorOf(error: unknown, since: Date | undefined): PipelineError {
 
 /** A pipeline as `/status` shows it. */
 export function reportOf(pipeline: ObservedPipeline): PipelineReport {
-  const { state, source, appended, batches, error, errorSince } = pipeline.status();
+  const { state, source, wantedMode, appended, batches, deadLettered, error, errorSince } = pipeline.status();
   const { figures, ageMs, error: figuresError } = pipeline.figures();
   return {
     name: pipeline.name,
     state,
     ...source,
+    ...(wantedMode !== undefined && { wantedMode }),
     appended,
     batches,
+    deadLettered,
     ...(error !== undefined && { error: errorOf(error, errorSince) }),
     ...(figures !== undefined && { figures, figuresAgeSeconds: ageMs / 1_000 }),
     ...(figuresError !== undefined && { figuresError: messageOf(figuresError) }),

@@ -20,13 +20,14 @@ const FIGURES: Figures = {
   slotRetainedBytes: 4_096,
   groups: [{ group: 'billing "a"', topic: 'orders', partition: 4, messages: 3, seconds: 2 }],
   parked: [{ group: 'billing', isDead: true, count: 2 }],
+  relayDeadLetters: 3,
 };
 
 function pipeline(name: string, state: RelayState, error?: Error, figures?: Figures): ObservedPipeline {
   const source = state === 'leading' ? ({ mode: 'polling', reason: 'no slot' } as const) : undefined;
   return {
     name,
-    status: () => ({ state, source, appended: 5, batches: 2, deadLettered: 0, error }),
+    status: () => ({ state, source, appended: 5, batches: 2, deadLettered: 4, error }),
     figures: () => ({ figures, ageMs: 1_000, error: undefined }),
   };
 }
@@ -112,10 +113,11 @@ describe('answers', () => {
           reason: 'no slot',
           appended: 5,
           batches: 2,
+          deadLettered: 4,
           figures: FIGURES,
           figuresAgeSeconds: 1,
         },
-        { name: 'stock', state: 'standby', appended: 5, batches: 2 },
+        { name: 'stock', state: 'standby', appended: 5, batches: 2, deadLettered: 4 },
       ],
     });
   });
@@ -128,6 +130,8 @@ describe('answers', () => {
     expect(Object.fromEntries(parseExposition(body))).toMatchObject({
       'tailrace_relay_appended_messages_total{pipeline="shop"}': 5,
       'tailrace_relay_batches_total{pipeline="stock"}': 2,
+      'tailrace_relay_unroutable_messages_total{pipeline="shop"}': 4,
+      'tailrace_relay_dead_letters{pipeline="shop"}': 3,
       'tailrace_relay_state{pipeline="shop",state="leading"}': 1,
       'tailrace_relay_state{pipeline="shop",state="standby"}': 0,
       'tailrace_relay_lag_messages{pipeline="shop"}': 7,

@@ -55,6 +55,19 @@ it.each(['wal', 'polling'] as const)('counts what is committed and not in the lo
   expect((await figuresOf(database)).lagMessages).toBe(0);
 });
 
+it('counts what the relay could not route, and not as a lag', async () => {
+  await using database = await createTestDatabase();
+  const { connectionString } = database;
+  const log = postgresLog({ connectionString, createTopics: false });
+  await using relay = createRelay({ source: pollingSource({ connectionString }), log });
+  await relay.start();
+  await publish(database, 5);
+  await expect.poll(() => relay.status().deadLettered, { timeout: 60_000 }).toBe(5);
+  expect(await figuresOf(database)).toMatchObject({ lagMessages: 0, lagSeconds: 0, relayDeadLetters: 5 });
+  await relay.stop();
+  await log.close();
+});
+
 it('finds a slot by the name that it has if none is given', async () => {
   await using database = await createTestDatabase();
   const { pool, connectionString } = database;

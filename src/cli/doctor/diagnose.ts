@@ -1,5 +1,5 @@
 import { whyNoWal } from '../../source/preflight.ts';
-import { type DoctorFacts, LOOKED_AT, type SlotHealth, type WorkKind } from './facts.ts';
+import { type DoctorFacts, type LeaseHealth, LOOKED_AT, type SlotHealth, type WorkKind } from './facts.ts';
 import { forecast } from './slot-growth.ts';
 
 export type Level = 'ok' | 'warn' | 'fail';
@@ -21,7 +21,14 @@ export function diagnose(facts: DoctorFacts, work?: WorkKind): Finding[] {
     .concat(
       facts.source === undefined || !facts.source.outboxFound ? [] : [publication(facts), replicationRight(facts)],
     )
-    .concat([slot(facts), outboxPartitions(facts), processedPartitions(facts), relay(facts), relayLag(facts)])
+    .concat([
+      slot(facts),
+      outboxPartitions(facts),
+      processedPartitions(facts),
+      relay(facts),
+      relayLag(facts),
+      relayDeadLetters(facts),
+    ])
     .concat(groups(facts));
 }
 
@@ -375,12 +382,25 @@ function relay({ lease, outbox, hasSchema }: DoctorFacts): Finding {
   const level = waits ? fail : warn;
   const why = waits ? 'Messages wait in the outbox.' : 'Messages will wait in the outbox.';
   if (lease === null) return level('relay', 'No relay has run yet.', why, 'tailrace relay');
-  if (lease.isHeld) return ok('relay', `The relay ${lease.holder} holds the lease.`);
+  if (lease.isHeld) return leading(lease);
   return level(
     'relay',
     `No relay runs: ${lease.holder} held the lease until ${seconds(lease.expiredSeconds)} ago.`,
     why,
     'tailrace relay',
+  );
+}
+
+function leading({ holder, wantedMode, mode, modeReason }: LeaseHealth): Finding {
+  if (mode === null) return ok('relay', `The relay ${holder} holds the lease.`);
+  const reads = mode === 'wal' ? 'reads the WAL' : 'polls';
+  const what = `The relay ${holder} holds the lease and ${reads}${wantedMode === mode ? ', as it was asked to' : ''}.`;
+  if (wantedMode === null || wantedMode === mode) return ok('relay', what);
+  return warn(
+    'relay',
+    `${what} It was asked for ${wantedMode}${modeReason === null ? '' : `: ${modeReason}`}.`,
+    'It goes over as soon as it can.',
+    'tailrace relay switch auto',
   );
 }
 
@@ -400,6 +420,18 @@ function relayLag({ outbox, hasSchema }: DoctorFacts): Finding {
     what,
     'Nobody can handle them before.',
     'See the log of the relay, or start one: tailrace relay',
+  );
+}
+
+function relayDeadLetters({ relayDeadLetters: count, hasSchema }: DoctorFacts): Finding {
+  const check = 'relay dead letters';
+  if (count === undefined) return hasSchema ? unread(check) : ok(check, 'There are none.');
+  if (count === 0) return ok(check, 'There are none.');
+  return warn(
+    check,
+    `${count} messages could not be routed.`,
+    'Nobody can handle them before they are: see their reasons, mend them, and let the relay try again.',
+    'tailrace dead-letters list --relay; tailrace dead-letters retry --all',
   );
 }
 

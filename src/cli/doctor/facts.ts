@@ -26,6 +26,8 @@ export interface DoctorFacts {
   readonly processed: { readonly weeksAhead: number } | undefined;
   /** `null`: no relay has ever run. */
   readonly lease: LeaseHealth | null | undefined;
+  /** How many messages the relay could not route. */
+  readonly relayDeadLetters: number | undefined;
   readonly groups: readonly GroupRow[] | undefined;
 }
 
@@ -71,6 +73,11 @@ export interface LeaseHealth {
   readonly holder: string;
   readonly isHeld: boolean;
   readonly expiredSeconds: number;
+  /** The mode that was asked for; `null`: the choice is the relay's. */
+  readonly wantedMode: string | null;
+  /** How it reads, and why not as it was to; `null` where it has not said so. */
+  readonly mode: string | null;
+  readonly modeReason: string | null;
 }
 
 /** Reads what can be read; nothing is changed. */
@@ -97,9 +104,12 @@ export async function readDoctorFacts(
     missingRights: await readMissingRights(client, schema, maySeeSchema),
     source: maySeeSchema ? await readFacts(client, schema) : undefined,
     slot: await readSlotHealth(client, slotName, server),
-    outbox: may('outbox', 'log_partition', 'log_entry') ? await readOutbox(client, quoted) : undefined,
+    outbox: may('outbox', 'log_partition', 'log_entry')
+      ? await readOutbox(client, quoted, may('relay_dead_letter'))
+      : undefined,
     processed: maySeeSchema && hasSchema ? await readProcessed(client, schema) : undefined,
     lease: may('relay_lease') ? await readLease(client, quoted) : undefined,
+    relayDeadLetters: may('relay_dead_letter') ? await countRelayDeadLetters(client, quoted) : undefined,
     groups: may('consumer_group', 'consumer_member', 'consumer_cursor', 'parked_message', 'log_partition', 'log_entry')
       ? await readGroups(client, quoted)
       : undefined,
@@ -229,12 +239,13 @@ async function readSlotHealth(
 }
 
 /** Looks each of the newest rows up in the newest entries of each partition: by index, however large the log is. */
-async function readOutbox(client: pg.Client, schema: string): Promise<OutboxHealth> {
+async function readOutbox(client: pg.Client, schema: string, seesDeadLetters: boolean): Promise<OutboxHealth> {
+  const deadLetters = seesDeadLetters ? `union all select position from ${schema}.relay_dead_letter` : '';
   const row = await one<{ ahead: string; waiting: number; oldest: number }>(
     client,
     `with recent as (select position, occurred_at from ${schema}.outbox order by position desc limit ${LOOKED_AT}),
       logged as (select unnest(e.ids) as position from ${schema}.log_partition p cross join lateral (
-        select ids from ${schema}.log_entry where partition = p.id order by base desc limit ${LOOKED_AT}) e),
+        select ids from ${schema}.log_entry where partition = p.id order by base desc limit ${LOOKED_AT}) e ${deadLetters}),
       waiting as (select occurred_at from recent where position not in (select position from logged))
     select (select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint), 1)
         from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = '${schema}.outbox'::regclass)
@@ -258,12 +269,20 @@ async function readProcessed(client: pg.Client, schema: string): Promise<{ weeks
 }
 
 async function readLease(client: pg.Client, schema: string): Promise<LeaseHealth | null> {
-  const { rows } = await client.query<{ holder: string; expired: number }>(
-    `select holder, extract(epoch from clock_timestamp() - expires_at)::float8 as expired
-      from ${schema}.relay_lease order by expires_at desc limit 1`,
+  const { rows } = await client.query<Omit<LeaseHealth, 'isHeld' | 'expiredSeconds'> & { expired: number }>(
+    // By way of jsonb, since a schema before migration 4 lacks the modes.
+    `select holder, extract(epoch from clock_timestamp() - expires_at)::float8 as expired,
+        to_jsonb(l) ->> 'wanted_mode' as "wantedMode", to_jsonb(l) ->> 'mode' as mode,
+        to_jsonb(l) ->> 'mode_reason' as "modeReason"
+      from ${schema}.relay_lease l order by expires_at desc limit 1`,
   );
   const [row] = rows;
-  return row === undefined
-    ? null
-    : { holder: row.holder, isHeld: row.expired < 0, expiredSeconds: Math.max(0, row.expired) };
+  if (row === undefined) return null;
+  const { expired, ...lease } = row;
+  return { ...lease, isHeld: expired < 0, expiredSeconds: Math.max(0, expired) };
+}
+
+async function countRelayDeadLetters(client: pg.Client, schema: string): Promise<number> {
+  const { count } = await one<{ count: string }>(client, `select count(*) from ${schema}.relay_dead_letter`);
+  return Number(count);
 }

@@ -105,7 +105,8 @@ const healthy: DoctorFacts = {
   slot,
   outbox: { positionsAhead: 16_000_000, waiting: 0, oldestWaitingSeconds: 0 },
   processed: { weeksAhead: 4 },
-  lease: { holder: 'host-1', isHeld: true, expiredSeconds: 0 },
+  lease: { holder: 'host-1', isHeld: true, expiredSeconds: 0, wantedMode: null, mode: 'wal', modeReason: null },
+  relayDeadLetters: 0,
   groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0 }],
 };
 
@@ -122,7 +123,15 @@ it('finds nothing where nothing is wrong', () => {
 
 const group = healthy.groups![0]!;
 const waiting = { positionsAhead: 16_000_000, waiting: 5, oldestWaitingSeconds: 2 };
-const released = { holder: 'host-1', isHeld: false, expiredSeconds: 30 };
+const released = {
+  holder: 'host-1',
+  isHeld: false,
+  expiredSeconds: 30,
+  wantedMode: null,
+  mode: 'wal',
+  modeReason: null,
+} as const;
+const asked = { ...released, isHeld: true, wantedMode: 'wal' };
 const all = ['usage on the schema tailrace'];
 
 describe('finds one thing at a time', () => {
@@ -204,6 +213,18 @@ describe('finds one thing at a time', () => {
     ['no relay ever', { lease: null }, ['warn relay'], /No relay has run/],
     ['no relay', { lease: released }, ['warn relay'], /host-1 held the lease until 30 s ago/],
     ['no relay, and messages', { lease: released, outbox: waiting }, ['fail relay'], /held the lease/],
+    [
+      'a mode that cannot be',
+      { lease: { ...asked, mode: 'polling', modeReason: 'no slot' } },
+      ['warn relay'],
+      /polls\. It was asked for wal: no slot/,
+    ],
+    [
+      'what could not be routed',
+      { relayDeadLetters: 7 },
+      ['warn relay dead letters'],
+      /7 messages could not be routed/,
+    ],
     ['a slow relay', { outbox: { ...waiting, oldestWaitingSeconds: 30 } }, ['warn relay lag'], /5 messages.*30 s/],
     [
       'a stuck relay',
@@ -231,6 +252,8 @@ describe('finds one thing at a time', () => {
   });
 
   it.each<[string, Partial<DoctorFacts>]>([
+    ['a mode that was asked for', { lease: asked }],
+    ['a relay that has not said how it reads', { lease: { ...asked, mode: null } }],
     ['messages that are under way', { outbox: waiting }],
     ['a group that catches up', { groups: [{ ...group, lag: '7', seconds: 299 }] }],
     ['a group whose log is elsewhere', { groups: [{ ...group, lag: null, seconds: null, members: 0 }] }],
@@ -262,11 +285,18 @@ it('says of what it could not read that it did not', () => {
     outbox: undefined,
     processed: undefined,
     lease: undefined,
+    relayDeadLetters: undefined,
     groups: undefined,
   };
   expect(wrong(blind)).toEqual(
-    ['schema', 'outbox partitions', 'processed_message partitions', 'relay', 'relay lag', 'groups'].map(
-      (check) => `warn ${check}`,
-    ),
+    [
+      'schema',
+      'outbox partitions',
+      'processed_message partitions',
+      'relay',
+      'relay lag',
+      'relay dead letters',
+      'groups',
+    ].map((check) => `warn ${check}`),
   );
 });
