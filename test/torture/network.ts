@@ -102,10 +102,18 @@ export class Network implements AsyncDisposable {
   }
 
   #forward(from: Socket, to: Socket): void {
+    const late: { readonly chunk: Buffer; readonly dueMs: number }[] = [];
+    const sendDue = (): void => {
+      for (let [first] = late; first !== undefined && first.dueMs <= performance.now(); [first] = late) {
+        late.shift();
+        this.#send(from, to, first.chunk);
+      }
+      if (late[0] !== undefined) setTimeout(sendDue, Math.max(1, late[0].dueMs - performance.now()));
+    };
     from.on('data', (chunk) => {
-      const { delayMs } = this.#weather;
-      if (delayMs === 0) this.#send(from, to, chunk);
-      else setTimeout(() => this.#send(from, to, chunk), delayMs);
+      // What comes behind something late is late as well: bytes do not overtake each other.
+      const dueMs = Math.max(performance.now() + this.#weather.delayMs, late.at(-1)?.dueMs ?? 0);
+      if (late.push({ chunk, dueMs }) === 1) sendDue();
     });
     to.on('drain', () => {
       if (!this.#weather.hangs) from.resume();

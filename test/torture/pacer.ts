@@ -5,7 +5,7 @@ import { BULK_KEY } from './tables.ts';
 
 const LOOK_MS = 250;
 /** Above so many unhandled messages the writers wait; below half of it they go on. */
-const MOST_WAITING = 4_000;
+const MOST_WAITING = 1_500;
 
 /**
  * Lets the writers wait while the consumers are far behind: on a slow machine a run writes less, in place of taking ever

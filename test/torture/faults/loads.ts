@@ -42,12 +42,12 @@ export const LOADS: readonly Fault[] = [
   },
   {
     name: 'large-transaction',
-    what: '3,000 messages in one commit',
+    what: '1,500 messages in one commit',
     async inject(stage, random) {
       await stage.database.query('select torture.leap($1, $2, $3)', [
         random.pick(HUGE_KEYS),
-        stage.takeIds(3_000),
-        3_000,
+        stage.takeIds(1_500),
+        1_500,
       ]);
       return true;
     },

@@ -1,9 +1,13 @@
 import type { HomeLog, Log } from '../../../src/broker/log.ts';
 import type { Source } from '../../../src/relay/index.ts';
 import type { Invariant } from '../checker.ts';
+import { ackKeepalive } from './ack-keepalive.ts';
 import { ackOnReceive } from './ack-on-receive.ts';
 import { cursorById } from './cursor-by-id.ts';
+import { dedupeByLsn } from './dedupe-by-lsn.ts';
 import { noFence } from './no-fence.ts';
+import { offsetBySequence } from './offset-by-sequence.ts';
+import { pollByXid } from './poll-by-xid.ts';
 import { skipMissingRow } from './skip-missing-row.ts';
 
 /** A wrong implementation in place of the right one, which the run must find. */
@@ -21,12 +25,18 @@ export interface Sabotage {
   readonly log?: (log: Log, databaseUrl: string) => Log;
 }
 
-export const SABOTAGES = {
+const SABOTAGES = {
   'ack-on-receive': {
     wrong: 'the slot is acknowledged when a batch was received, not when it is durable',
     breaks: ['I5'],
     needs: ['lock-log'],
     source: ackOnReceive,
+  },
+  'ack-keepalive': {
+    wrong: 'the slot is acknowledged up to the end of the WAL that a keepalive names, with rows still to be appended',
+    breaks: ['I5', 'I1'],
+    needs: ['lock-log', 'relay-kill'],
+    source: ackKeepalive,
   },
   'cursor-by-id': {
     wrong: 'the outbox is polled behind the highest id that was seen',
@@ -34,17 +44,35 @@ export const SABOTAGES = {
     needs: ['relay-kill'],
     source: cursorById,
   },
+  'poll-by-xid': {
+    wrong: 'the outbox is polled in the order of transaction ids',
+    breaks: ['I4'],
+    needs: ['relay-kill'],
+    source: pollByXid,
+  },
   'no-fence': {
     wrong: 'appends do not ask whether the lease is still theirs',
     breaks: ['I6'],
     needs: ['relay-freeze-append'],
     homeLog: noFence,
   },
+  'dedupe-by-lsn': {
+    wrong: 'what ends where something else ended is taken for a repetition',
+    breaks: ['I1'],
+    needs: ['large-transaction'],
+    source: dedupeByLsn,
+  },
   'skip-missing-row': {
     wrong: 'a fetch steps over rows that are not visible yet',
     breaks: ['I1'],
     needs: ['late-visibility'],
     log: skipMissingRow,
+  },
+  'offset-by-sequence': {
+    wrong: 'offsets come from sequences',
+    breaks: ['I4'],
+    needs: ['lock-log'],
+    homeLog: offsetBySequence,
   },
 } as const satisfies Readonly<Record<string, Sabotage>>;
 
