@@ -21,6 +21,7 @@ interface TailOptions extends DatabaseOptions {
   readonly count?: number;
   readonly exit?: true;
   readonly format: string;
+  readonly json?: true;
 }
 
 type Start = 'earliest' | 'latest' | { readonly offset: bigint } | { readonly time: Date };
@@ -46,6 +47,7 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
     )
     .option('--exit', 'end at what is the end of the topic now')
     .option('--format <format>', `json, or text with ${TOKEN_HELP}`, '%T %p@%o %k %y %s')
+    .option('--json', 'the same as --format json: one JSON document a message')
     .addHelpText(
       'after',
       exampleHelp(
@@ -80,7 +82,7 @@ function passed(time: Date): Date {
 async function runTail(topic: string, options: TailOptions, terminal: Terminal): Promise<void> {
   const url = databaseUrl(options.databaseUrl, terminal);
   const { schema } = options;
-  const format = recordFormat(options.format);
+  const format = recordFormat(options.json === true ? 'json' : options.format);
   using stop = stopSignals(() => undefined);
   const signal = AbortSignal.any([stop.signal, terminal.outClosed]);
   try {

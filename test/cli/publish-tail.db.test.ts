@@ -117,7 +117,7 @@ describe('tail', () => {
     expect(numbers(await tail(...json, '--type', 'Odd', '--key', 'k1'))).toEqual(
       all.filter((n) => n % 2 === 1 && n % 3 === 1),
     );
-    expect(numbers(await tail('--format', 'json', '--from', '2020-01-01T00:00:00Z'))).toEqual(all);
+    expect(numbers(await tail('--json', '--from', '2020-01-01T00:00:00Z'))).toEqual(all);
     expect(await tail('--from', 'latest')).toBe('');
     expect(numbers(await tail(...json, '--count', '7'))).toHaveLength(7);
 
