@@ -14,7 +14,7 @@ export interface PostgresLogOptions {
   readonly schema?: string;
   /** How many partitions a topic gets that the writer creates; 1 to 10,000. @defaultValue 8 */
   readonly partitions?: number;
-  /** Whether the writer creates a topic that does not exist yet. @defaultValue true */
+  /** Whether the writer creates a topic that does not exist yet. If not, its messages become dead letters of the relay. @defaultValue true */
   readonly createTopics?: boolean;
   /**
    * How often a waiting fetch looks by itself, for the case that a notification is lost: this soon after something
