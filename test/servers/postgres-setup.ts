@@ -4,7 +4,7 @@ import pg from 'pg';
 import type { TestProject } from 'vitest/node';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
-import { type PostgresVersion, findPostgres } from './find-postgres.ts';
+import { type PostgresVersion, findPostgres, VERSIONS } from './find-postgres.ts';
 
 /** What a database test needs to know of the run's server. */
 export interface TestServer {
@@ -47,8 +47,6 @@ export default async function setUp(project: TestProject): Promise<() => Promise
   };
 }
 
-const VERSIONS: readonly PostgresVersion[] = ['18', '17', '15'];
-
 function versionOf(projectName: string): PostgresVersion {
   const version = VERSIONS.find((each) => projectName === `postgres-${each}`);
   if (version !== undefined) return version;
@@ -71,7 +69,7 @@ const ENOUGH_BYTES = 2 * 1024 ** 3;
  * A folder in memory, where there is one with room. The server's settings for durability stay as they are in production,
  * so the same code runs; only the wait for a disk is gone. No test takes the power away from the machine.
  */
-async function memoryFolder(): Promise<string | undefined> {
+export async function memoryFolder(): Promise<string | undefined> {
   const folder = process.env['TAILRACE_TEST_MEMORY_DIR'] ?? '/dev/shm'; // test/run gives each run its own
   const stats = await statfs(folder).catch(() => undefined);
   return stats !== undefined && stats.bavail * stats.bsize >= ENOUGH_BYTES ? folder : undefined;
