@@ -34,10 +34,10 @@ export class Attempts {
   }
 
   /** Never throws. */
-  async make(unit: Unit<Delivery>): Promise<AttemptResult> {
+  make(unit: Unit<Delivery>): Promise<AttemptResult> {
     const [first] = unit.items;
-    if (first === undefined) return { result: 'done', fresh: 0 };
-    if (this.#tracing === undefined) return this.#do(unit, first);
+    if (first === undefined) return Promise.resolve({ result: 'done', fresh: 0 });
+    if (this.#tracing?.isOn !== true) return this.#do(unit, first);
     return this.#tracing.consume(this.#consumption(unit, first), () => this.#do(unit, first), endOf);
   }
 
@@ -52,7 +52,7 @@ export class Attempts {
     };
   }
 
-  async #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
+  #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
     switch (first.task.todo) {
       case 'park':
         return this.#park(first, first.task.note);

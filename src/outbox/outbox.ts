@@ -120,15 +120,22 @@ async function add(
 ): Promise<void> {
   const executor = transactionExecutor(tx);
   const messages = listOf(given);
-  const write = async (trace: Headers | undefined): Promise<void> => {
-    for (const { text, values } of statements(settings, operation, messages, trace)) {
-      await run(executor, text, values, settings.schema);
-    }
-  };
   const { tracing } = settings;
-  await (tracing === undefined || messages.length === 0
-    ? write(undefined)
-    : tracing.publish(operation, messages, write));
+  if (tracing?.isOn === true && messages.length > 0) {
+    await tracing.publish(operation, messages, (trace) => write(settings, executor, operation, messages, trace));
+  } else await write(settings, executor, operation, messages);
+}
+
+async function write(
+  settings: OutboxSettings,
+  executor: TransactionExecutor,
+  operation: Operation,
+  messages: readonly Message[],
+  trace?: Headers,
+): Promise<void> {
+  for (const { text, values } of statements(settings, operation, messages, trace)) {
+    await run(executor, text, values, settings.schema);
+  }
 }
 
 /** Checks all messages before the first is written. */

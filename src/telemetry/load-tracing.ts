@@ -8,7 +8,7 @@ const NOT_FOUND: ReadonlySet<unknown> = new Set(['MODULE_NOT_FOUND', 'ERR_MODULE
 
 /**
  * Spans by `@opentelemetry/api`, where that is installed; `undefined` where it is not. Without an SDK that was registered
- * with it, its spans are empty and cost next to nothing.
+ * with it, it is not on.
  *
  * @param load gives the package, or throws as `require` does.
  */
