@@ -95,11 +95,13 @@ export interface DeadLetters {
 export interface RelayRequests {
   /** The mode asked for, kept over restarts; `undefined` leaves it to the relay. */
   readonly mode: RelayMode | undefined;
+  /** Whether dead letters wait to be retried or discarded, when that was last looked up. */
+  readonly hasDeadLetters: boolean;
   /** Tells operators how the relay reads now. */
   report(status: { readonly mode: RelayMode; readonly reason?: string }): Promise<void>;
   /** The first dead letters that are to be routed again, at most 1,000. */
   deadLettersToRetry(): Promise<DeadLetters>;
-  /** Removes dead letters that are to be discarded, at most 1,000; answers their outbox positions. */
+  /** Removes dead letters that are to be discarded and that a checkpoint covers, at most 1,000; answers their positions. */
   discardDeadLetters(): Promise<readonly number[]>;
 }
 

@@ -4,9 +4,10 @@ import type { SourceBatch, SourceReader } from '../source/source.ts';
 export class BatchWait {
   readonly #reader: SourceReader;
   readonly #signal: AbortSignal;
+  /** What the reader was asked for and has not been handed on. */
   #pending: Promise<SourceBatch> | undefined;
   #isInterrupted = false;
-  #interrupt: (() => void) | undefined;
+  #wake: () => void = () => undefined;
 
   constructor(reader: SourceReader, signal: AbortSignal) {
     this.#reader = reader;
@@ -15,27 +16,24 @@ export class BatchWait {
 
   /** The next batch; `undefined` if the wait was interrupted. The former batch must be durable. */
   async next(): Promise<SourceBatch | undefined> {
-    if (this.#isInterrupted) {
-      this.#isInterrupted = false;
-      return undefined;
-    }
+    const batch = this.#isInterrupted ? undefined : await this.#batchOrInterruption();
+    if (batch === undefined) this.#isInterrupted = false;
+    else this.#pending = undefined;
+    return batch;
+  }
+
+  #batchOrInterruption(): Promise<SourceBatch | undefined> {
     this.#pending ??= this.#reader.next(this.#signal);
     const { promise, resolve, reject } = Promise.withResolvers<SourceBatch | undefined>();
     this.#pending.then(resolve, reject);
-    this.#interrupt = () => {
-      this.#isInterrupted = false;
-      resolve(undefined);
-    };
-    const batch = await promise;
-    this.#interrupt = undefined;
-    if (batch !== undefined) this.#pending = undefined;
-    return batch;
+    this.#wake = () => resolve(undefined);
+    return promise;
   }
 
   /** Ends the wait that is under way, else the next one. */
   interrupt(): void {
     this.#isInterrupted = true;
-    this.#interrupt?.();
+    this.#wake();
   }
 
   /** Resolves once the reader does nothing any more. Call it after the signal has fired; a batch that still comes is dropped. */

@@ -80,6 +80,8 @@ export class Pump {
       } else {
         await this.#append(batch, batch, false);
         reader.durable();
+        // A checkpoint may be what a discard has waited for.
+        if (batch.checkpoint !== undefined && this.#parts.writer.requests.hasDeadLetters) wait.interrupt();
       }
       if (isSame(status, reader.status)) continue;
       status = reader.status;

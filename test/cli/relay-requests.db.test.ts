@@ -1,8 +1,10 @@
-import { expect, it } from 'vitest';
+import { expect, it, vi } from 'vitest';
 import { postgresLog, type PostgresLog } from '../../src/broker/postgres/index.ts';
 import { createRelay, walSource, type Relay } from '../../src/relay/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { run, type Outcome } from './kit.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // several waits, each of which may be long on a slow machine
 
 const patient = { timeout: 50_000, interval: 20 };
 

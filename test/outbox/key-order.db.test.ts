@@ -1,11 +1,13 @@
 import type pg from 'pg';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { createOutbox, defineEvent } from '../../src/index.ts';
 import { pollingSource } from '../../src/source/polling/polling-source.ts';
 import { walSource } from '../../src/source/wal/wal-source.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { Ledger, read } from '../source/ledger.ts';
 import { randomFrom } from '../source/writers.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // several waits, each of which may be long on a slow machine
 
 const patient = { timeout: 50_000, interval: 20 };
 

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { silentLogger } from '../../src/base/logger.ts';
 import { askForDeadLetters, type DeadLetterAction } from '../../src/broker/postgres/ask.ts';
 import { postgresLog, type PostgresLog } from '../../src/broker/postgres/index.ts';
@@ -6,6 +6,8 @@ import { pollingSource, walSource } from '../../src/relay/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { createCounters, randomFrom, whileWriting } from '../source/writers.ts';
 import { exact, inLog, judgeLog, patient, publishOne, relayOf, type Make } from './kit.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // several waits, each of which may be long on a slow machine
 
 interface Letter {
   position: string;

@@ -1,9 +1,11 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { askForMode, readRelayStanding, type RelayStanding } from '../../src/broker/postgres/ask.ts';
 import { pollingSource, walSource, type RelayMode } from '../../src/relay/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { createCounters, whileWriting } from '../source/writers.ts';
 import { exact, inLog, judgeLog, patient, publishOne, relayOf } from './kit.ts';
+
+vi.setConfig({ testTimeout: 180_000 }); // several waits, each of which may be long on a slow machine
 
 const switchTo = ({ pool }: TestDatabase, mode: RelayMode | undefined): Promise<void> =>
   askForMode(pool, 'tailrace', mode);

@@ -34,6 +34,10 @@ export class PostgresRelayRequests implements RelayRequests {
     return this.#asked.mode;
   }
 
+  get hasDeadLetters(): boolean {
+    return this.#asked.wantsDeadLetters;
+  }
+
   /** Takes over what the row of the lease says now; answers whether there is something to do. */
   note(asked: AskedOfHolder): boolean {
     const isOther = asked.mode !== this.#asked.mode;
