@@ -120,7 +120,7 @@ export function check(evidence: Evidence): Verdict {
   const breaches: Breach[] = [
     ...places.flatMap(({ breaches: found }) => found),
     ...brokenOffsets.map((what): Breach => ({ invariant: 'I4', what })),
-    ...evidence.earlyAcknowledgements.map(({ confirmed, durable }): Breach => ({
+    ...evidence.earlyAcknowledgements.slice(0, EXAMPLES).map(({ confirmed, durable }): Breach => ({
       invariant: 'I5',
       what: `the slot was acknowledged up to ${confirmed} while the log was durable up to ${durable}`,
     })),

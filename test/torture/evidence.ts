@@ -2,7 +2,7 @@ import type { Attempts, BatchFact, Entry, LeaseFact, Place, RefusedAppend } from
 import { GROUPS } from './groups.ts';
 import type { Database } from './database.ts';
 import { readHistory, type HistoryEvent } from './history.ts';
-import type { Step } from './tables.ts';
+import { NOT_YET_KNOWN, type Step } from './tables.ts';
 
 /** What the database holds at the end. */
 export interface DatabaseEvidence {
@@ -34,8 +34,13 @@ interface StepRow {
   readonly n: string | null;
 }
 
+/** Of a message that was published before its number was known, the truth knows it. */
+function numberOf(n: string, id: string): string {
+  return `case when ${n} = ${NOT_YET_KNOWN} then (select t.n from torture.truth t where t.id = ${id}) else ${n} end`;
+}
+
 const LOG_SQL = `
-  select (o.payload ->> 'id')::bigint as id, o.key as k, (o.payload ->> 'n')::bigint as n
+  select (o.payload ->> 'id')::bigint as id, o.key as k, ${numberOf(`(o.payload ->> 'n')::bigint`, `(o.payload ->> 'id')::bigint`)} as n
   from tailrace.log_entry e
   cross join lateral unnest(e.ids) with ordinality x (position, nth)
   left join tailrace.outbox o on o.position = x.position
@@ -48,7 +53,10 @@ function steps(rows: readonly StepRow[]): Step[] {
 
 async function readEffects(database: Database, group: string): Promise<Step[]> {
   return steps(
-    await database.query<StepRow>('select id, k, n from torture.effect where group_name = $1 order by seq', [group]),
+    await database.query<StepRow>(
+      `select id, k, ${numberOf('n', 'e.id')} as n from torture.effect e where group_name = $1 order by seq`,
+      [group],
+    ),
   );
 }
 

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { expect, it } from 'vitest';
 import { FAULTS } from './faults/all.ts';
 import { planOf } from './nemesis.ts';
@@ -44,4 +45,10 @@ it.each([
   [['--rain'], 'Unknown option'],
 ])('says what is wrong with %j', (args, mistake) => {
   expect(requestOf(args, 1)).toEqual({ mistake: expect.stringContaining(mistake) });
+});
+
+it('has a README that names every fault and every sabotage', async () => {
+  const text = await readFile(new URL('README.md', import.meta.url), 'utf8');
+  const names = [...FAULTS.map(({ name }) => name), ...SABOTAGE_NAMES];
+  expect(names.filter((name) => !text.includes(`| \`${name}\` `))).toEqual([]);
 });

@@ -2,6 +2,10 @@ import type { Database } from './database.ts';
 
 /** Business keys that the writers count up. */
 export const KEYS = Array.from({ length: 48 }, (_, n) => `key-${n}`);
+/** Published before their row is locked, by writers that ask for strict order per key. */
+export const STRICT_KEYS = ['strict-0', 'strict-1', 'strict-2', 'strict-3'];
+/** The same by writers that do not: no order is promised while the relay polls. */
+export const FREE_KEYS = ['free-0', 'free-1', 'free-2', 'free-3'];
 /** Counted up by the run itself, to measure how long a message takes after a fault. */
 export const PROBE_KEY = 'probe';
 /** Counted up by transactions that hold their lock for long. */
@@ -23,6 +27,9 @@ export interface Step {
   readonly n: number;
 }
 
+/** The number in a message that was published before its number was known. */
+export const NOT_YET_KNOWN = -1;
+
 /**
  * The tables of the oracle. `n` counts the commits of a key, under the lock of the key's row: dense, and in the order of the
  * commits. The table of effects has no unique constraint, which would hide what it forbids. Two triggers write down who
@@ -31,7 +38,7 @@ export interface Step {
 export async function createTables(database: Database): Promise<void> {
   await database.query(TABLES);
   await database.query(`insert into torture.agg (k) select unnest($1::text[])`, [
-    [...KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, BULK_KEY],
+    [...KEYS, ...STRICT_KEYS, ...FREE_KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, BULK_KEY],
   ]);
 }
 
@@ -54,12 +61,18 @@ const TABLES = `
     epoch bigint not null, holder text not null, at timestamptz not null default clock_timestamp()
   );
 
-  create function torture.step(of_key text, with_id bigint) returns void language plpgsql as $$
-  declare next bigint;
+  create function torture.count_up(of_key text, with_id bigint) returns bigint language plpgsql as $$
+  declare counted bigint;
   begin
-    update torture.agg set n = n + 1 where k = of_key returning n into next;
-    insert into torture.truth values (with_id, of_key, next);
-    perform tailrace.publish('${TOPIC}', of_key, '${MESSAGE_TYPE}', json_build_object('id', with_id, 'k', of_key, 'n', next));
+    update torture.agg set n = n + 1 where k = of_key returning n into counted;
+    insert into torture.truth values (with_id, of_key, counted);
+    return counted;
+  end $$;
+
+  create function torture.step(of_key text, with_id bigint) returns void language plpgsql as $$
+  declare counted bigint := torture.count_up(of_key, with_id);
+  begin
+    perform tailrace.publish('${TOPIC}', of_key, '${MESSAGE_TYPE}', json_build_object('id', with_id, 'k', of_key, 'n', counted));
   end $$;
 
   -- The first ids go to the first keys, in the order given.

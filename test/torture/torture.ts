@@ -21,7 +21,7 @@ import { reportOf, type TortureReport } from './report.ts';
 import type { SabotageName } from './sabotage/sabotage.ts';
 import { SlotWatch } from './slot-watch.ts';
 import { Stage } from './stage.ts';
-import { BULK_KEY, createTables } from './tables.ts';
+import { BULK_KEY, createTables, FREE_KEYS } from './tables.ts';
 
 export interface TortureOptions {
   readonly seed: number;
@@ -61,11 +61,11 @@ export async function torture(options: TortureOptions): Promise<TortureReport> {
 async function runIn(folder: string, historyPath: string, options: TortureOptions): Promise<TortureReport> {
   const { seed, sabotage, perSecond, stop, say } = options;
   say(`seed ${seed}, Postgres ${options.version}${sabotage === undefined ? '' : `, sabotage ${sabotage}`}`);
+  const history = new History(historyPath, 'nemesis');
+  history.write('run', 'info', { seed, sabotage });
   await using cluster = await TortureCluster.start(options.version, folder);
   await using database = new Database(cluster.url);
   await prepare(cluster.url, database);
-  const history = new History(historyPath, 'nemesis');
-  history.write('run', 'info', { seed, sabotage });
   await using stage = new Stage({
     cluster,
     database,
@@ -137,7 +137,7 @@ async function gather(stage: Stage, slotWatch: SlotWatch, drained: boolean, hist
     collapses: stage.collapses,
     stalls: stage.stalls,
     dangers: stage.dangers,
-    unorderedKeys: new Set(),
+    unorderedKeys: new Set(FREE_KEYS),
     unreadKeys: new Set([BULK_KEY]),
   };
 }

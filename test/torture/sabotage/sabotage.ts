@@ -58,7 +58,7 @@ const SABOTAGES = {
   },
   'dedupe-by-lsn': {
     wrong: 'what ends where something else ended is taken for a repetition',
-    breaks: ['I1'],
+    breaks: ['I1', 'I4'], // lost, or found by the relay's audit of the outbox, and then late
     needs: ['large-transaction'],
     source: dedupeByLsn,
   },
