@@ -56,7 +56,8 @@ export const pipelineSchema = z.strictObject({
     .default('wal')
     .meta(
       about({
-        description: 'Read the write-ahead log, and poll where that is not possible; or poll the outbox always.',
+        description:
+          'Read the write-ahead log, and poll where that is not possible; or poll the outbox always. What `tailrace relay switch` asks for comes before it.',
       }),
     ),
   slot: z
