@@ -8,7 +8,7 @@ const SETTINGS = {
   max_replication_slots: '20',
   shared_buffers: '256MB',
   wal_sender_timeout: '6s',
-  max_wal_size: '4GB',
+  max_wal_size: '512MB',
   checkpoint_timeout: '30min',
   deadlock_timeout: '1s',
 } as const;
@@ -37,6 +37,15 @@ export class TortureCluster implements AsyncDisposable {
     return new TortureCluster(await startLocalServer({ binDir, dataDir, settings: SETTINGS }), binDir, dataDir);
   }
 
+  /** Whether the postmaster runs. */
+  get isUp(): boolean {
+    try {
+      return process.kill(this.#server.pid, 0);
+    } catch {
+      return false;
+    }
+  }
+
   get url(): string {
     return this.#server.connectionString;
   }
@@ -52,6 +61,7 @@ export class TortureCluster implements AsyncDisposable {
 
   async startAgain(): Promise<void> {
     const { port } = this.#server;
+    await this.#server.stop(); // of one that has ended, this removes what it left
     this.#server = await startLocalServer({ binDir: this.#binDir, dataDir: this.#dataDir, settings: SETTINGS, port });
   }
 

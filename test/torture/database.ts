@@ -34,9 +34,14 @@ export class Database implements AsyncDisposable {
     return row;
   }
 
-  /** For several statements in one session. */
-  connect(): Promise<pg.PoolClient> {
-    return this.#pool.connect();
+  /** Whether the server answers now. */
+  async answers(): Promise<boolean> {
+    try {
+      await this.#pool.query('select 1');
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -10,6 +10,8 @@ export interface Fault {
   readonly always?: boolean;
   /** Left out of runs that do not name it and are not the full suite: it takes long. */
   readonly slow?: boolean;
+  /** The server's data has to be on a small disk of its own. */
+  readonly wantsDisk?: boolean;
   /** Why it cannot be injected here; `undefined` if it can. */
   readonly unfit?: (stage: Stage) => string | undefined;
   /**

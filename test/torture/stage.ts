@@ -19,6 +19,8 @@ export interface StageOptions {
   readonly sabotage: SabotageName | undefined;
   /** How many transactions a second the writers try together. */
   readonly perSecond: number;
+  /** The disk that holds nothing but the server's data, if it has one. */
+  readonly disk: string | undefined;
   /** Fires when the run is to end before its end. */
   readonly stop: AbortSignal;
 }
@@ -44,6 +46,7 @@ export class Stage implements AsyncDisposable {
   readonly database: Database;
   readonly history: History;
   readonly stop: AbortSignal;
+  readonly disk: string | undefined;
   /** Processes that ended, or relays that halted, without having been asked to. */
   readonly collapses: string[] = [];
   /** Faults after which nothing moved any more, or during which it had to and did not. */
@@ -70,6 +73,7 @@ export class Stage implements AsyncDisposable {
     this.database = options.database;
     this.history = options.history;
     this.stop = options.stop;
+    this.disk = options.disk;
   }
 
   get relays(): Child[] {

@@ -11,7 +11,7 @@ import { Database } from './database.ts';
 import { drain } from './drain.ts';
 import { readDatabase, readProcesses } from './evidence.ts';
 import type { Fault } from './fault.ts';
-import { makeRunFolder } from './folder.ts';
+import { makeRunFolder, type RunFolder } from './folder.ts';
 import { History } from './history.ts';
 import { Nemesis, planOf } from './nemesis.ts';
 import { Pacer } from './pacer.ts';
@@ -45,10 +45,10 @@ const CLEAN_PART = 0.05;
 
 /** Runs it all: clean, faults, heal, restart, drain, read back, check. Leaves nothing behind, however it ends. */
 export async function torture(options: TortureOptions): Promise<TortureReport> {
-  await using folder = await makeRunFolder();
+  await using folder = await makeRunFolder(options.faults.some(({ wantsDisk }) => wantsDisk === true));
   const historyPath = join(folder.path, 'history.ndjson');
   try {
-    return await runIn(folder.path, historyPath, options);
+    return await runIn(folder, historyPath, options);
   } finally {
     if (options.historyPath !== undefined) {
       await copyFile(historyPath, options.historyPath).catch((error: unknown) => {
@@ -58,12 +58,12 @@ export async function torture(options: TortureOptions): Promise<TortureReport> {
   }
 }
 
-async function runIn(folder: string, historyPath: string, options: TortureOptions): Promise<TortureReport> {
+async function runIn(folder: RunFolder, historyPath: string, options: TortureOptions): Promise<TortureReport> {
   const { seed, sabotage, perSecond, stop, say } = options;
   say(`seed ${seed}, Postgres ${options.version}${sabotage === undefined ? '' : `, sabotage ${sabotage}`}`);
   const history = new History(historyPath, 'nemesis');
   history.write('run', 'info', { seed, sabotage });
-  await using cluster = await TortureCluster.start(options.version, folder);
+  await using cluster = await TortureCluster.start(options.version, folder.disk ?? folder.path);
   await using database = new Database(cluster.url);
   await prepare(cluster.url, database);
   await using stage = new Stage({
@@ -74,6 +74,7 @@ async function runIn(folder: string, historyPath: string, options: TortureOption
     seed,
     sabotage,
     perSecond,
+    disk: folder.disk,
     stop,
   });
   await stage.openNetworks();

@@ -25,7 +25,7 @@ export const CRASHES: readonly Fault[] = [
     always: true,
     async inject(stage, random) {
       let struck = 0;
-      for (const point of random.shuffled(RELAY_POINTS).slice(0, 3)) {
+      for (const point of random.shuffled(RELAY_POINTS).slice(0, 2)) {
         const leader = await stage.someLeader();
         const isOpening = /^(acquire|open)/.test(point);
         const target = isOpening ? stage.relays.find((relay) => relay !== leader) : leader;
@@ -73,8 +73,8 @@ export const CRASHES: readonly Fault[] = [
     what: 'a consumer is killed with SIGKILL before or after its effect, or at any moment',
     async inject(stage, random) {
       const consumer = random.pick(stage.consumers);
-      const point = random.pick([...CONSUMER_POINTS, undefined]);
-      if (point === undefined) {
+      const point = random.pick([...CONSUMER_POINTS, 'anywhere']);
+      if (point === 'anywhere') {
         await stage.killAndStart(consumer);
         return true;
       }
