@@ -128,6 +128,7 @@ test.each([41, 42])('are exact while relays take turns in either mode (seed %i)'
   await last.start();
   await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
   expect(await judgeLog(database), `seed ${seed}`).toMatchObject(exact);
+  expect((await lettersOf(database)).filter(({ attempts }) => attempts !== 1)).toEqual([]); // none came twice
   await createTopic(database, 'topic-1');
   await ask(database, 'retry');
   await expect.poll(() => lettersOf(database), patient).toEqual([]);
