@@ -42,6 +42,7 @@ export class ControlConnection {
         lost.abort(error);
       },
     });
+    askOneAtATime(client);
     return new ControlConnection(client, lost.signal, signal);
   }
 
@@ -63,4 +64,16 @@ export class ControlConnection {
       destroyClient(this.client);
     }, GRACE_MS);
   }
+}
+
+/** Several parts of a source ask on one connection, each in its own time; `pg` will not queue what they ask for long. */
+function askOneAtATime(client: pg.Client): void {
+  const ask = client.query.bind(client) as (...question: unknown[]) => Promise<unknown>;
+  let last: Promise<unknown> = Promise.resolve();
+  const askNext = (...question: unknown[]): Promise<unknown> => {
+    const answer = last.then(() => ask(...question));
+    last = answer.catch(() => undefined);
+    return answer;
+  };
+  client.query = askNext as typeof client.query;
 }

@@ -1,0 +1,90 @@
+import { chown, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { execFile } from 'node:child_process';
+import pg from 'pg';
+import { expect, test } from 'vitest';
+import { walSource } from '../../src/source/wal/wal-source.ts';
+import { startLocalServer, type LocalServer } from '../../src/postgres/local-server.ts';
+import { withDatabase } from '../servers/postgres-setup.ts';
+import { relayUntil, until } from './harness.ts';
+import { judge, Ledger } from './ledger.ts';
+import { startOwnServer, temporaryFolder, type OwnServer } from './own-server.ts';
+import { createCounters, writeAll } from './writers.ts';
+
+const exact = { lost: 0, invented: 0, doubled: 0, reordered: 0 };
+
+/** Starts a standby of a server from a copy of its data folder. */
+async function startStandby({ server, pool }: OwnServer, dataDir: string): Promise<LocalServer> {
+  await pool.query(`select pg_create_physical_replication_slot('standby', true)`);
+  const client = await pool.connect();
+  await client.query(`select pg_backup_start('standby', true)`);
+  await promisify(execFile)('cp', ['-a', server.dataDir, dataDir]);
+  const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop()');
+  client.release();
+  const { uid, gid } = await stat(dataDir);
+  for (const [name, text] of [
+    ['backup_label', rows[0]?.labelfile ?? ''],
+    ['standby.signal', ''],
+  ] as const) {
+    await writeFile(join(dataDir, name), text);
+    await chown(join(dataDir, name), uid, gid);
+  }
+  await rm(join(dataDir, 'postmaster.pid'), { force: true });
+  const primary = new URL(server.connectionString);
+  return startLocalServer({
+    dataDir,
+    settings: {
+      primary_conninfo: `host=127.0.0.1 port=${server.port} user=postgres password=${primary.password} dbname=shop`,
+      primary_slot_name: 'standby',
+      hot_standby_feedback: 'on',
+      sync_replication_slots: 'on',
+    },
+  });
+}
+
+test('a promoted standby with a copy of the slot is streamed from, and nothing is lost or brought twice', async () => {
+  await using folder = await temporaryFolder();
+  await using primary = await startOwnServer({
+    dataDir: join(folder.path, 'primary'),
+    settings: { synchronized_standby_slots: 'standby' },
+  });
+  const { pool } = primary;
+  await createCounters(pool, 5);
+  await using standby = await startStandby(primary, join(folder.path, 'standby'));
+  const connectionString = withDatabase(standby.connectionString, 'shop');
+  const standbyPool = new pg.Pool({ connectionString, max: 5 });
+  standbyPool.on('error', () => undefined);
+
+  const ledger = new Ledger();
+  const source = walSource({ connectionString: primary.connectionString });
+  await writeAll(pool, { writers: 2, transactions: 20, keys: 5, seed: 1 });
+  await relayUntil(source, ledger, ({ status }) => status.mode === 'wal');
+  for (let seed = 2; ; seed++) {
+    await writeAll(pool, { writers: 2, transactions: 5, keys: 5, seed });
+    await relayUntil(source, ledger, async () => (await judge(pool, ledger)).lost === 0);
+    await pool.query('select pg_log_standby_snapshot()');
+    const { rows } = await standbyPool.query<{ ready: boolean }>(
+      'select synced and not temporary and invalidation_reason is null as ready from pg_replication_slots where failover',
+    );
+    if (rows[0]?.ready === true) break;
+  }
+  await writeAll(pool, { writers: 2, transactions: 20, keys: 5, seed: 1000 }); // not read before the failover
+  const { rows } = await pool.query<{ lsn: string }>('select pg_current_wal_flush_lsn()::text as lsn');
+  await until(async () => {
+    const replayed = await standbyPool.query('select where pg_last_wal_replay_lsn() >= $1', [rows[0]?.lsn]);
+    return replayed.rowCount === 1;
+  });
+  await primary[Symbol.asyncDispose]();
+  await standbyPool.query('select pg_promote(true, 60)');
+
+  const reasons: string[] = [];
+  const promoted = walSource({ connectionString });
+  const met = await relayUntil(promoted, ledger, async () => (await judge(standbyPool, ledger)).lost === 0);
+  reasons.push(...met.reasons);
+  await writeAll(standbyPool, { writers: 2, transactions: 20, keys: 5, seed: 1001 });
+  await relayUntil(promoted, ledger, async () => (await judge(standbyPool, ledger)).lost === 0);
+  expect(reasons).toEqual([]); // it never had to poll
+  expect(await judge(standbyPool, ledger)).toMatchObject(exact);
+  await standbyPool.end();
+});
