@@ -45,6 +45,7 @@ export function stopSignals(
     [Symbol.dispose]: () => {
       for (const signal of signals) process.off(signal, stop);
       process.off('disconnect', orphaned);
+      if (process.listenerCount('message') > 0) process.channel?.ref(); // somebody else waits for the parent's messages
     },
   };
 }
