@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
 import { findPostgres, type PostgresVersion } from '../servers/find-postgres.ts';
+import { Standby } from './standby.ts';
 
 const SETTINGS = {
   max_connections: '120',
@@ -21,7 +22,7 @@ const SHUTDOWN_SIGNAL = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' 
 /** A server that can be brought down and started again in its folder, on its port. */
 export class TortureCluster implements AsyncDisposable {
   readonly #binDir: string;
-  readonly #dataDir: string;
+  #dataDir: string;
   #server: LocalServer;
 
   private constructor(server: LocalServer, binDir: string, dataDir: string) {
@@ -63,6 +64,29 @@ export class TortureCluster implements AsyncDisposable {
     const { port } = this.#server;
     await this.#server.stop(); // of one that has ended, this removes what it left
     this.#server = await startLocalServer({ binDir: this.#binDir, dataDir: this.#dataDir, settings: SETTINGS, port });
+  }
+
+  /**
+   * Makes a standby and lets it fall behind, ends this server, and promotes the standby, which takes its place and its port.
+   * What is committed while `act` runs is gone then.
+   */
+  async failOver(act: () => Promise<void>): Promise<void> {
+    const standbyDir = `${this.#dataDir}-standby`;
+    const common = { binDir: this.#binDir, settings: SETTINGS };
+    const { port } = this.#server;
+    try {
+      await using standby = await Standby.start({ ...common, url: this.url, dataDir: this.#dataDir, standbyDir });
+      await standby.behind(async () => {
+        await act();
+        await this.shutDown('immediate');
+      });
+      await standby.promote();
+    } catch (error) {
+      await this.startAgain();
+      throw error;
+    }
+    this.#dataDir = standbyDir;
+    this.#server = await startLocalServer({ ...common, dataDir: standbyDir, port });
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -89,26 +89,23 @@ async function readLeases(database: Database): Promise<LeaseFact[]> {
 export interface HistoryEvidence {
   readonly attempts: Attempts;
   readonly refused: readonly RefusedAppend[];
-  /** Transactions that were begun, and of which their writer never learned what became of them. */
-  readonly unknown: number;
 }
 
 export async function readProcesses(path: string): Promise<HistoryEvidence> {
   const ok: (readonly [number, number])[] = [];
   const fail: (readonly [number, number])[] = [];
   const refused: RefusedAppend[] = [];
-  let invoked = 0;
-  let answered = 0;
+  let isFailingOver = false;
   for await (const event of readHistory(path)) {
+    if (event.op === 'failover') isFailingOver = event.outcome === 'invoke';
     if (event.op === 'append' && event.outcome !== 'ok') refused.push(refusedAppend(event));
     if (event.op !== 'commit') continue;
-    if (event.outcome === 'invoke') invoked += 1;
-    if (event.outcome === 'ok' || event.outcome === 'fail') answered += 1;
     const ids = event['ids'] as [number, number];
-    if (event.outcome === 'ok') ok.push(ids);
+    // What was answered by a server whose standby was behind may be gone with it.
+    if (event.outcome === 'ok' && !isFailingOver) ok.push(ids);
     if (event.outcome === 'fail') fail.push(ids);
   }
-  return { attempts: { ok, fail }, refused, unknown: Math.max(0, invoked - answered) };
+  return { attempts: { ok, fail }, refused };
 }
 
 function refusedAppend(event: HistoryEvent): RefusedAppend {

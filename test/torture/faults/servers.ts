@@ -75,6 +75,12 @@ export const SERVERS: readonly Fault[] = [
       return true;
     },
   },
+  {
+    name: 'failover',
+    what: 'a standby that is half a second behind is promoted in the place of a server that died; relays halt until an operator accepts it, and consumers start anew',
+    slow: true,
+    inject: failOver,
+  },
 ];
 
 /** Then the server has ended those who were still connected. */
@@ -114,4 +120,30 @@ async function writerBackend({ database }: Stage): Promise<number> {
        order by query_start desc limit 1`,
   );
   return pid;
+}
+
+/**
+ * Consumers go down with the server. One that lived on would go on from the offsets that it has in memory, which the new
+ * history gives to other messages.
+ */
+async function failOver(stage: Stage): Promise<boolean> {
+  const { cluster, database, stop } = stage;
+  const consumers = stage.consumers.map(({ name }) => name);
+  const haltsBefore = stage.halts;
+  stage.allowedHalts = ['WRONG_CLUSTER'];
+  stage.history.write('failover', 'invoke');
+  await cluster.failOver(async () => {
+    await pause(500, stop);
+    await stage.killConsumers();
+  });
+  stage.history.write('failover', 'ok');
+  const halted = await waitUntil(() => stage.halts >= haltsBefore + stage.relays.length, PATIENCE_MS, stop);
+  await stage.stopRelays();
+  stage.allowedHalts = [];
+  await database.query(
+    `update tailrace.relay_lease set timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int`,
+  );
+  await stage.startRelays();
+  await Promise.all(consumers.map((name) => stage.start(name)));
+  return halted;
 }
