@@ -16,7 +16,7 @@ export interface ChildOptions {
   readonly onCollapse: (child: Child) => void;
 }
 
-const STOP_TIMEOUT_MS = 30_000;
+const STOP_TIMEOUT_MS = 90_000;
 const LINES_KEPT = 20;
 export const SETTINGS_VARIABLE = 'TAILRACE_TORTURE_SETTINGS';
 

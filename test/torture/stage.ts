@@ -37,6 +37,8 @@ const ALL_RELAYS = [...RELAYS, ...EXTRA_RELAYS];
 const CONSUMERS = ['consumer-1', 'consumer-2'];
 const WRITERS = ['writer-1', 'writer-2', 'writer-3'];
 const LANES = 4;
+/** A point that is to be reached so often is none. */
+const NEVER = Number.MAX_SAFE_INTEGER;
 /** Of messages that faults write; the probe's are below, those of writers above. */
 const FIRST_ID = 10_000_000;
 
@@ -145,7 +147,8 @@ export class Stage implements AsyncDisposable {
   }
 
   async #stop(child: Child): Promise<void> {
-    if (!(await child.stop())) this.collapses.push(`${child.name} did not end within 30 s of being asked to`);
+    if (!(await child.stop()))
+      this.collapses.push(`${child.name} had to be killed: it did not end when it was asked to`);
   }
 
   /** Starts a process of this name; the former one has ended. Resolves when it works. */
@@ -168,7 +171,9 @@ export class Stage implements AsyncDisposable {
     if (point.action === 'kill') child.expectEnd();
     else child.guard();
     child.send(point);
-    return waitUntil(() => !child.isRunning || child.isFrozen, limitMs, this.stop);
+    const struck = await waitUntil(() => !child.isRunning || child.isFrozen, limitMs, this.stop);
+    if (!struck) child.send({ ...point, after: NEVER });
+    return struck;
   }
 
   /** The relay that holds the lease now, if it runs. */

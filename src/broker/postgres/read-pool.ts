@@ -44,6 +44,8 @@ export class ReadPool {
     this.#pool.on('error', (error) => {
       logger.debug({ error: messageOf(error) }, 'an idle connection to the log was lost; the next read opens another');
     });
+    // Of one that is lent out the pool does not hear; its query rejects with the same error, or the next one does.
+    this.#pool.on('connect', (client) => client.on('error', () => undefined));
   }
 
   /** @param name prepares the statement, once a connection. */

@@ -1,6 +1,5 @@
 import { pause } from '../../../src/base/signal.ts';
 import type { Fault } from '../fault.ts';
-import type { Random } from '../random.ts';
 import { PATIENCE_MS, type Stage } from '../stage.ts';
 import { waitUntil } from '../wait-until.ts';
 
@@ -21,7 +20,8 @@ export const SERVERS: readonly Fault[] = [
     name: 'backend-killed',
     what: 'a backend of the relay is killed with SIGKILL: the server ends all others and recovers',
     async inject(stage, random) {
-      const pid = await backendOf(stage, random, ['tailrace writer', 'tailrace relay wal', 'tailrace relay control']);
+      const name = random.pick(['tailrace writer', 'tailrace relay wal', 'tailrace relay control']);
+      const pid = await findBackend(stage, NAMED, [name]);
       process.kill(pid, 'SIGKILL');
       const isGone = async (): Promise<boolean> => {
         const rows = await stage.database.query('select from pg_stat_activity where pid = $1', [pid]);
@@ -33,17 +33,13 @@ export const SERVERS: readonly Fault[] = [
   {
     name: 'backend-frozen',
     what: 'the backend that appends is stopped for 5 s: a database that does not answer',
-    async inject(stage, random) {
-      return freezeBackend(stage, random, 'tailrace writer', 5_000);
-    },
+    inject: async (stage) => freezeBackend(stage, await findBackend(stage, APPENDING), 5_000),
   },
   {
     name: 'walsender-frozen',
     what: 'the backend that streams is stopped for 9 s, longer than `wal_sender_timeout`',
     slow: true,
-    async inject(stage, random) {
-      return freezeBackend(stage, random, 'tailrace relay wal', 9_000);
-    },
+    inject: async (stage) => freezeBackend(stage, await findBackend(stage, NAMED, ['tailrace relay wal']), 9_000),
   },
   {
     name: 'server-restarted',
@@ -86,41 +82,31 @@ export const SERVERS: readonly Fault[] = [
 /** Then the server has ended those who were still connected. */
 const LONGEST_SHUTDOWN_MS = 10_000;
 
-async function backendOf({ database, stop }: Stage, random: Random, names: readonly string[]): Promise<number> {
-  let pids: number[] = [];
-  await waitUntil(
-    async () => {
-      const rows = await database.query<{ pid: number }>(
-        'select pid from pg_stat_activity where application_name = any($1) order by backend_start',
-        [names],
-      );
-      pids = rows.map(({ pid }) => pid);
-      return pids.length > 0;
-    },
-    PATIENCE_MS,
-    stop,
-  );
-  return random.pick(pids);
+async function findBackend({ database, stop }: Stage, sql: string, values: readonly string[] = []): Promise<number> {
+  let pid: number | undefined;
+  const find = async (): Promise<boolean> => {
+    const [row] = await database.query<{ pid: number }>(sql, values);
+    pid = row?.pid;
+    return pid !== undefined;
+  };
+  await waitUntil(find, PATIENCE_MS, stop);
+  if (pid === undefined) throw new Error('The relay has no such connection.');
+  return pid;
 }
 
-async function freezeBackend(stage: Stage, random: Random, name: string, ms: number): Promise<boolean> {
-  const leader = await stage.someLeader();
-  const pid = await (name === 'tailrace writer' ? writerBackend(stage) : backendOf(stage, random, [name]));
-  stage.history.write('freeze-backend', 'info', { pid, name, leader: leader.name });
+async function freezeBackend(stage: Stage, pid: number, ms: number): Promise<boolean> {
+  stage.history.write('freeze-backend', 'info', { pid });
   process.kill(pid, 'SIGSTOP');
   await pause(ms, stage.stop);
   process.kill(pid, 'SIGCONT');
   return true;
 }
 
-/** The session that appends listens to the lease's channel as a standby's does; the leader's was busy last. */
-async function writerBackend({ database }: Stage): Promise<number> {
-  const { pid } = await database.one<{ pid: number }>(
-    `select pid from pg_stat_activity where application_name = 'tailrace writer' and query like '%tailrace%relay_batch%'
-       order by query_start desc limit 1`,
-  );
-  return pid;
-}
+/** Standbys have a session of the same name; that of the relay that leads has appended last. */
+const APPENDING = `select pid from pg_stat_activity where application_name = 'tailrace writer' and query like '%relay_batch%'
+  order by query_start desc limit 1`;
+
+const NAMED = 'select pid from pg_stat_activity where application_name = $1 order by backend_start desc limit 1';
 
 /**
  * Consumers go down with the server. One that lived on would go on from the offsets that it has in memory, which the new
