@@ -27,6 +27,8 @@ export class CheckpointClock {
   /** `expected`: how many rows it sees that `#snapshot` does not. `came`: how many of them came since it was taken. */
   #pending: { snapshot: Snapshot; insertLsn: Lsn; expected: number; came: number } | undefined;
 
+  #isTaking = false;
+
   constructor(client: pg.ClientBase, quotedSchema: string, from: Snapshot, unverified: readonly number[]) {
     this.#client = client;
     this.#outbox = `${quotedSchema}.outbox`;
@@ -39,9 +41,18 @@ export class CheckpointClock {
     return this.#pending?.insertLsn;
   }
 
-  /** Takes a snapshot, unless one waits already, or rows that the log holds are not visible yet. */
+  /** Takes a snapshot, unless one waits or is being taken already, or rows that the log holds are not visible yet. */
   async tick(): Promise<void> {
-    if (this.#pending !== undefined) return;
+    if (this.#pending !== undefined || this.#isTaking) return;
+    this.#isTaking = true;
+    try {
+      await this.#takeSnapshot();
+    } finally {
+      this.#isTaking = false;
+    }
+  }
+
+  async #takeSnapshot(): Promise<void> {
     const result = await this.#client.query<{ snapshot: string; insert_lsn: string; visible: string; fresh: string }>(
       `with s as materialized (select pg_current_snapshot()::text as snapshot)
         select s.snapshot, (select count(*) from ${this.#outbox} where position = any($1::bigint[])) as visible,
