@@ -1,11 +1,21 @@
+import { pause } from '../../src/base/signal.ts';
 import type { Database } from './database.ts';
 import { GROUPS } from './groups.ts';
 import { monotonicMs } from './history.ts';
 import { PROBE_KEY } from './tables.ts';
-import { waitUntil } from './wait-until.ts';
 
 /** How long nothing at all may move before it counts as a stall. */
 const STALL_MS = 60_000;
+/** So often another message follows one that has not arrived: if it overtakes that one, that one is lost. */
+const FOLLOW_MS = 10_000;
+const LOOK_MS = 20;
+
+interface Arrival {
+  /** Groups that have handled the message. */
+  readonly handled: number;
+  /** Groups that have handled one of the messages behind it. */
+  readonly passed: number;
+}
 
 /** Commits messages of its own, and waits for their effects. Their ids are below those of all writers. */
 export class Probe {
@@ -19,23 +29,40 @@ export class Probe {
   }
 
   /**
-   * From now until every group has handled a message committed now, in milliseconds; `undefined` if that has not happened and
-   * nothing moves any more. What waited before it is worked off first: on a slow machine that takes its time.
+   * From now until every group has handled a message committed now, in milliseconds; `undefined` once it is lost or nothing
+   * moves any more. What waited before it is worked off first: on a slow machine that takes its time.
    */
   async arrive(): Promise<number | undefined> {
     const startedMs = monotonicMs();
+    const id = await this.#commit();
+    let followedMs = startedMs;
+    let movedMs = startedMs;
+    let seen = '';
+    while (!this.#stop.aborted) {
+      const { handled, passed } = await this.#arrival(id);
+      const nowMs = monotonicMs();
+      if (handled >= GROUPS.length) return nowMs - startedMs;
+      const effects = await this.#effects();
+      if (effects !== seen) movedMs = nowMs;
+      seen = effects;
+      if (passed >= GROUPS.length || nowMs - movedMs > STALL_MS) return undefined;
+      if (nowMs - followedMs > FOLLOW_MS) {
+        followedMs = nowMs;
+        await this.#commit();
+      }
+      await pause(LOOK_MS, this.#stop);
+    }
+    return undefined;
+  }
+
+  async #commit(): Promise<number> {
     const id = ++this.#id;
-    // What was sent twice because its answer was lost is refused by the key of the truth.
+    // What is sent twice because its answer was lost is refused by the key of the truth.
     await this.#database.query(
       `select torture.step($1, $2) where not exists (select from torture.truth where id = $2)`,
       [PROBE_KEY, id],
     );
-    let seen = '';
-    while (await waitUntil(async () => (await this.#effects()) !== seen, STALL_MS, this.#stop)) {
-      seen = await this.#effects();
-      if (await this.#isHandled(id)) return monotonicMs() - startedMs;
-    }
-    return undefined;
+    return id;
   }
 
   async #effects(): Promise<string> {
@@ -45,11 +72,13 @@ export class Probe {
     return last;
   }
 
-  async #isHandled(id: number): Promise<boolean> {
-    const { handled } = await this.#database.one<{ handled: string }>(
-      'select count(*) as handled from torture.effect where k = $1 and id = $2',
+  async #arrival(id: number): Promise<Arrival> {
+    const { handled, passed } = await this.#database.one<{ handled: string; passed: string }>(
+      `select count(distinct group_name) filter (where id = $2) as handled,
+         count(distinct group_name) filter (where id > $2) as passed
+       from torture.effect where k = $1 and id >= $2`,
       [PROBE_KEY, id],
     );
-    return Number(handled) >= GROUPS.length;
+    return { handled: Number(handled), passed: Number(passed) };
   }
 }

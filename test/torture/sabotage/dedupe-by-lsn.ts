@@ -1,23 +1,24 @@
 import { parseLsn } from '../../../src/base/lsn.ts';
-import type { Source } from '../../../src/relay/index.ts';
+import type { HomeLog, LogWriter } from '../../../src/broker/log.ts';
 import { overriding } from '../overriding.ts';
 
-/** Takes a batch that ends where the one before it ended for a repetition. The rows of one commit share their end. */
-export function dedupeByLsn(source: Source): Source {
-  return {
-    async open(resume, signal) {
-      const reader = await source.open(resume, signal);
-      let last = 0n;
-      return overriding(reader, {
-        async next(nextSignal) {
-          const batch = await reader.next(nextSignal);
-          if (reader.status.mode !== 'wal') return batch;
-          const end: bigint = parseLsn(batch.progress);
-          const isRepetition = end <= last;
-          last = end;
-          return isRepetition ? { ...batch, ids: [], topics: [], keyHashes: [] } : batch;
-        },
-      });
+/** Takes what ends no further in the WAL than what was appended before for a repetition. The rows of one commit share their end. */
+export function dedupeByLsn(log: HomeLog): HomeLog {
+  return overriding(log, {
+    async acquireWriter(options) {
+      return withDedupe(await log.acquireWriter(options));
     },
-  };
+  });
+}
+
+function withDedupe(writer: LogWriter): LogWriter {
+  let last: bigint = parseLsn(writer.progress ?? '0/0');
+  return overriding(writer, {
+    async append(batch) {
+      const end: bigint = parseLsn(batch.progress);
+      const isRepetition = end > 0n && end <= last;
+      last = end;
+      await writer.append(isRepetition ? { ...batch, appends: [] } : batch);
+    },
+  });
 }

@@ -57,10 +57,10 @@ const SABOTAGES = {
     homeLog: noFence,
   },
   'dedupe-by-lsn': {
-    wrong: 'what ends where something else ended is taken for a repetition',
-    breaks: ['I1', 'I4'], // lost, or found by the relay's audit of the outbox, and then late
+    wrong: 'what ends where something else ended in the WAL is taken for a repetition',
+    breaks: ['I1'],
     needs: ['large-transaction'],
-    source: dedupeByLsn,
+    homeLog: dedupeByLsn,
   },
   'skip-missing-row': {
     wrong: 'a fetch steps over rows that are not visible yet',
