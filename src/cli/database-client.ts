@@ -2,6 +2,7 @@ import pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { sqlStateOf } from '../postgres/sqlstate.ts';
+import { clientUrl } from '../postgres/tls.ts';
 import { failureOf } from './explain-error.ts';
 import { CommandFailure } from './failure.ts';
 
@@ -26,7 +27,7 @@ export async function withClient<Result>(
 ): Promise<Result> {
   quoteSchema(schema); // a wrong name is known before anything is asked
   const client = new pg.Client({
-    connectionString: url,
+    connectionString: clientUrl(url),
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: `tailrace ${command}`,
   });

@@ -1,6 +1,7 @@
 import { Option } from 'commander';
 import pg from 'pg';
 import { messageOf } from '../base/errors.ts';
+import { clientUrl } from '../postgres/tls.ts';
 import { usageFailure } from './failure.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -65,7 +66,7 @@ export interface DatabaseAddress {
 
 /** Reads a URL as the client does that will connect with it. */
 export function addressOf(url: string): DatabaseAddress {
-  const { host, port, database, user } = new pg.Client({ connectionString: url });
+  const { host, port, database, user } = new pg.Client({ connectionString: clientUrl(url) });
   return { server: host.startsWith('/') ? host : `${host}:${port}`, database: database ?? '', user: user ?? '' };
 }
 

@@ -1,16 +1,19 @@
 import { isTailraceError, messageOf } from '../base/errors.ts';
+import { withTlsExplained } from '../postgres/tls.ts';
 import { errorCodeOf, sqlStateOf } from '../postgres/sqlstate.ts';
 import { addressOf, withoutPasswords } from './database-url.ts';
 import { CommandFailure, EXIT_FAILED, EXIT_USAGE, type Problem } from './failure.ts';
 
 /** The end of a command for anything that was thrown. A {@link CommandFailure} stays what it is. */
-export function failureOf(error: unknown, url?: string): CommandFailure {
-  if (error instanceof CommandFailure) return error;
+export function failureOf(thrown: unknown, url?: string): CommandFailure {
+  if (thrown instanceof CommandFailure) return thrown;
+  const error = withTlsExplained(thrown);
   return new CommandFailure(explainError(error, url), isBadOption(error) ? EXIT_USAGE : EXIT_FAILED, codeOf(error));
 }
 
 /** What was thrown as a program reads it. The message is {@link explainError}'s. */
-export function problemOf(error: unknown, url?: string): Problem {
+export function problemOf(thrown: unknown, url?: string): Problem {
+  const error = withTlsExplained(thrown);
   return { code: codeOf(error), message: explainError(error, url) };
 }
 

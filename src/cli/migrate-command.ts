@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import pg from 'pg';
 import { migrate, type Migration, pendingMigrations, readMigrations } from '../postgres/migrations.ts';
+import { clientUrl } from '../postgres/tls.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
 import { addressOf, databaseUrl, isDatabaseNamed } from './database-url.ts';
@@ -67,7 +68,7 @@ const CONNECT_TIMEOUT_MS = 15_000;
  */
 export async function migrateDatabase(connectionString: string, schema: string): Promise<Migration[]> {
   const pool = new pg.Pool({
-    connectionString,
+    connectionString: clientUrl(connectionString),
     max: 1,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: 'tailrace migrate',

@@ -1,5 +1,5 @@
 import pg from 'pg';
-import { withTlsExplained } from './tls.ts';
+import { clientUrl, withTlsExplained } from './tls.ts';
 
 /** A server that says nothing for so long while it is being connected to counts as away. */
 export const CONNECT_TIMEOUT_MS = 20_000;
@@ -18,13 +18,13 @@ export interface ConnectionOptions {
 
 /**
  * A connected client of one's own. Close it with {@link closeClient}. Whether it is encrypted is the URL's word alone
- * (`sslmode`, `sslrootcert`): it is never given up for a server that has no encryption.
+ * ({@link clientUrl}): it is never given up for a server that has no encryption.
  *
  * @throws TailraceError `TLS_REFUSED`.
  */
 export async function openClient(options: ConnectionOptions): Promise<pg.Client> {
   const client = new pg.Client({
-    connectionString: options.connectionString,
+    connectionString: clientUrl(options.connectionString),
     application_name: options.applicationName,
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     keepAlive: true,

@@ -5,6 +5,7 @@ import { silentLogger, type Logger } from '../base/logger.ts';
 import { closeClient, openClient } from '../postgres/connection.ts';
 import { startLocalServer } from '../postgres/local-server.ts';
 import { migrate } from '../postgres/migrations.ts';
+import { clientUrl } from '../postgres/tls.ts';
 import { Cleanup } from './cleanup.ts';
 
 /** Where a test's database is made. */
@@ -81,7 +82,11 @@ function withDatabase(serverUrl: string, name: string): string {
 }
 
 function openPool(connectionString: string, logger: Logger): pg.Pool {
-  const pool = new pg.Pool({ connectionString, max: POOL_CLIENTS, application_name: 'tailrace test' });
+  const pool = new pg.Pool({
+    connectionString: clientUrl(connectionString),
+    max: POOL_CLIENTS,
+    application_name: 'tailrace test',
+  });
   // A connection that is cut off must not end the test run: whoever uses it next is told.
   const note = (error: Error): void => logger.debug({ error: error.message }, 'a connection of the test pool was lost');
   pool.on('error', note);

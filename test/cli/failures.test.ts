@@ -1,9 +1,11 @@
+import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { allCommands, type CommandHelp } from './commands.ts';
-import { type Outcome, run } from './kit.ts';
+import { CliProcess, type Outcome, run } from './kit.ts';
 
 /** Nothing listens on port 1 of loopback. */
 const NOWHERE = 'postgresql://shop:s3cret@127.0.0.1:1/shop';
@@ -112,6 +114,35 @@ describe('one line, and one document with --json:', () => {
       expect(said).toMatch(/Cannot reach Postgres at 127\.0\.0\.1:1: nothing accepts connections there/);
     },
   );
+});
+
+describe('a server without TLS', () => {
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined).once('data', () => socket.write('N')); // its answer to a request for encryption
+  });
+  const url = (): string => {
+    const { port } = server.address() as AddressInfo;
+    return `postgresql://shop:s3cret@127.0.0.1:${port}/shop?sslmode=require`;
+  };
+  beforeAll(async () => {
+    await once(server.listen(0, '127.0.0.1'), 'listening');
+  });
+  afterAll(() => {
+    server.close();
+  });
+
+  it.each(named(ON_PIPELINE.filter(({ name }) => name !== 'relay')))(
+    'is told by %s, where the URL asks for encryption',
+    async (_name, command) => {
+      const said = await expectFailure(command, ['--database-url', url()], 1, /^TLS_REFUSED$/);
+      expect(said).toMatch(/does not support SSL.*Turn it on at the server/);
+    },
+  );
+
+  it('is told without the warnings of a library', async () => {
+    await using cli = new CliProcess(['topics', '--database-url', url()]);
+    expect((await cli.outcome()).err).toMatch(ONE_LINE);
+  });
 });
 
 it.each(named(ON_PIPELINE))('%s takes its database from the config', async (_name, command) => {

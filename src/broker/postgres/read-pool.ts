@@ -2,6 +2,7 @@ import pg from 'pg';
 import { messageOf, TailraceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
+import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 import { setConfig } from './session.ts';
 
 /** Rows as arrays of what the server wrote: text, not parsed. */
@@ -34,7 +35,7 @@ export class ReadPool {
     const hooks = { onConnect: useIndexes }; // the pool waits for it, which its published type does not say
     this.#pool = new pg.Pool({
       ...hooks,
-      connectionString,
+      connectionString: clientUrl(connectionString),
       application_name: 'tailrace log',
       max: CONNECTIONS,
       connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
@@ -96,10 +97,10 @@ function asText(text: string, values: readonly unknown[], name?: string): pg.Que
   return name === undefined ? query : { ...query, name };
 }
 
-/** Says what to do where tables are missing; any other error is returned as it is. */
+/** Says what to do where tables are missing or encryption was refused; any other error is returned as it is. */
 export function explain(error: unknown, schema: string): unknown {
   const state = sqlStateOf(error);
-  if (state !== '42P01' && state !== '3F000') return error;
+  if (state !== '42P01' && state !== '3F000') return withTlsExplained(error);
   return new TailraceError(
     'NOT_MIGRATED',
     `The schema ${schema} of this database lacks the tables of the log (${messageOf(error)}). Run \`tailrace migrate\`, or migrate(pool), first.`,

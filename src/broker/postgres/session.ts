@@ -1,7 +1,7 @@
 import pg from 'pg';
 import { TailraceError } from '../../base/errors.ts';
 import { isConnectionLost } from '../../postgres/sqlstate.ts';
-import { withTlsExplained } from '../../postgres/tls.ts';
+import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 
 /** What a {@link Session} connects to, and how. */
 export interface SessionOptions {
@@ -70,7 +70,7 @@ export class Session {
   async #connect(): Promise<pg.Client> {
     const { connectionString, applicationName, timeoutMs, onNotification } = this.#options;
     const client = new pg.Client({
-      connectionString,
+      connectionString: clientUrl(connectionString),
       application_name: applicationName,
       connectionTimeoutMillis: timeoutMs,
       query_timeout: timeoutMs,

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { postgresLog } from '../../broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../consumer/index.ts';
+import { clientUrl } from '../../postgres/tls.ts';
 import { nowMs } from './attempt-log.ts';
 import { OrderPlaced, type PlacedOrder } from './order-placed.ts';
 import { linkToParent, work } from './parent-link.ts';
@@ -22,7 +23,11 @@ await work(() => consume(parent.settings));
 
 /** Runs a member of each group until it is told to stop. */
 async function consume({ databaseUrl, name, leaseMs }: ConsumerSettings): Promise<void> {
-  const database = new pg.Pool({ connectionString: databaseUrl, max: POOL_CLIENTS, application_name: `demo ${name}` });
+  const database = new pg.Pool({
+    connectionString: clientUrl(databaseUrl),
+    max: POOL_CLIENTS,
+    application_name: `demo ${name}`,
+  });
   database.on('error', () => undefined); // an idle connection was lost: the next one is another
   const log = postgresLog({ connectionString: databaseUrl });
   const member = (group: string): Consumer =>

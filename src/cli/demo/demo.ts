@@ -2,6 +2,7 @@ import pg from 'pg';
 import { pause } from '../../base/signal.ts';
 import { postgresLog } from '../../broker/postgres/index.ts';
 import { migrate } from '../../postgres/migrations.ts';
+import { clientUrl } from '../../postgres/tls.ts';
 import { addressOf } from '../database-url.ts';
 import { failureOf } from '../explain-error.ts';
 import { Crew } from './crew.ts';
@@ -99,7 +100,11 @@ async function createTopic(connectionString: string): Promise<void> {
 }
 
 function openPool(connectionString: string): AsyncDisposable & { readonly pool: pg.Pool } {
-  const pool = new pg.Pool({ connectionString, max: 3, application_name: 'tailrace demo' });
+  const pool = new pg.Pool({
+    connectionString: clientUrl(connectionString),
+    max: 3,
+    application_name: 'tailrace demo',
+  });
   pool.on('error', () => undefined); // the next query opens another connection, or tells why it cannot
   return { pool, [Symbol.asyncDispose]: () => pool.end() };
 }

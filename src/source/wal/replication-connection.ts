@@ -5,7 +5,7 @@ import { isTailraceError, TailraceError, messageOf } from '../../base/errors.ts'
 import type { Lsn } from '../../base/lsn.ts';
 import { CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
-import { withTlsExplained } from '../../postgres/tls.ts';
+import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 import { CopyBothReader } from '../../pgoutput/copy-both.ts';
 import { decodeCopyData, type ReplicationHandler } from '../../pgoutput/decoder.ts';
 import { adaptiveReadPacing, READ_PAUSE_MS } from './read-pacing.ts';
@@ -65,7 +65,7 @@ export class ReplicationConnection {
     this.#options = options;
     this.#service = new LogicalReplicationService(
       {
-        connectionString: options.connectionString,
+        connectionString: clientUrl(options.connectionString),
         application_name: 'tailrace relay wal',
         connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
         keepAlive: true,

@@ -4,6 +4,7 @@ import { lsn, parseLsn, type Lsn } from '../../base/lsn.ts';
 import { pause } from '../../base/signal.ts';
 import { closeClient, CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
 import { Snapshot } from '../../postgres/snapshot.ts';
+import { clientUrl } from '../../postgres/tls.ts';
 import { readSlot, type SlotFacts } from '../preflight.ts';
 
 const RECHECK_MS = 20;
@@ -55,7 +56,7 @@ export interface SlotCreationOptions {
 /** Starts to create a slot, anew if one of that name exists. `control` is a plain connection to the same database. */
 export function createSlot(control: pg.Client, options: SlotCreationOptions): SlotCreation {
   const replication = new pg.Client({
-    connectionString: options.connectionString,
+    connectionString: clientUrl(options.connectionString),
     application_name: 'tailrace relay slot',
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     replication: 'database',
