@@ -17,7 +17,7 @@ import { settingsOf, type ConsumerOptions, type ConsumerSettings } from './optio
 import { ensureProcessedPartitions } from './processed-partitions.ts';
 import { TopicWatch } from './topic-watch.ts';
 
-/** A partition that this member has. */
+/** A partition that this member has. `epoch` and `nextOffset` are bigint, which `JSON.stringify` takes only with a replacer. */
 export interface AssignmentStatus {
   readonly topic: string;
   readonly partition: number;
@@ -45,6 +45,11 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
 
 /** A member of a consumer group. */
 export interface Consumer extends Service {
+  /**
+   * Joins the group; resolves once it handles messages, and throws what keeps it from that, as where the database cannot be
+   * reached. It has then let go of everything, and may be started again.
+   */
+  start(): Promise<void>;
   /**
    * Handles messages of one type, each in a transaction that commits with the row that says so. Messages of one key come in
    * order. To be called before `start`.
@@ -174,7 +179,7 @@ class GroupConsumer implements Consumer {
     try {
       await parts.membership.start();
     } catch (error) {
-      this.#state = 'stopped';
+      this.#forgetStart();
       throw error;
     }
     this.#hasJoined = true;
@@ -182,6 +187,14 @@ class GroupConsumer implements Consumer {
     this.#upkeep = setInterval(() => void ensureProcessedPartitions(this.#settings), DAY_MS);
     parts.fetcher.start();
     this.#state = 'running';
+  }
+
+  /** As if it had not been started, so that it can be again. */
+  #forgetStart(): void {
+    for (const partition of this.#partitions) this.#forget(partition, 'lost');
+    this.#settings.database.removeListener?.('error', this.#onIdleClientLost);
+    this.#parts = undefined;
+    this.#state = 'idle';
   }
 
   async #stop(): Promise<void> {
@@ -315,7 +328,7 @@ class GroupConsumer implements Consumer {
     if (this.#state === 'idle' && this.#stopping === undefined) return;
     throw new TailraceError(
       'STOPPED',
-      `This consumer has been started or stopped: ${method} comes before that, and start only once. Make a new consumer.`,
+      `This consumer has been started or stopped: ${method} comes before that, and start only once, unless it failed. Make a new consumer.`,
     );
   }
 }

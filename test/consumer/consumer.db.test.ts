@@ -195,7 +195,26 @@ describe('a consumer', () => {
     await using stream = await Stream.open();
     const consumer = stream.consumer({ schema: 'elsewhere' }).on(Counted, () => undefined);
     await expect(consumer.start()).rejects.toMatchObject({ code: 'NOT_MIGRATED' });
+    expect(consumer.status().state).toBe('idle');
+    await consumer.stop();
     expect(consumer.status().state).toBe('stopped');
+    await expect(consumer.start()).rejects.toMatchObject({ code: 'STOPPED' });
+  });
+
+  it('can be started again where its start failed', async () => {
+    await using stream = await Stream.open();
+    await stream.publish(...counts(['a'], 3));
+    const consumer = stream
+      .consumer({ schema: 'elsewhere' })
+      .on(Counted, (event, { tx }) => addEffect(tx, event.payload));
+    await expect(consumer.start()).rejects.toMatchObject({ code: 'NOT_MIGRATED' });
+    await expect(consumer.start()).rejects.toMatchObject({ code: 'NOT_MIGRATED' });
+    await migrate(stream.pool, { schema: 'elsewhere' });
+    await consumer.start();
+    await expect(consumer.start()).rejects.toMatchObject({ code: 'STOPPED' });
+    await stream.untilEffects(3);
+    await consumer.stop();
+    expect(consumer.status()).toMatchObject({ state: 'stopped', handled: 3 });
   });
 
   it('makes partitions of processed_message ahead of time', async () => {
