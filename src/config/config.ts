@@ -3,7 +3,7 @@ import { TailraceError } from '../base/errors.ts';
 import { redactor } from '../base/secret.ts';
 import { parseFile, type ConfigFile, type ParsedFile } from './config-file.ts';
 import { addEnvironment, addFlags, fileLayer, get, pipelineNames, type Environment, type Layers } from './layers.ts';
-import { nearest } from './nearest.ts';
+import { MISTAKE_DISTANCE, nearest } from './nearest.ts';
 import { configSchema, pipelineSchema, type Config, type PipelineConfig } from './schema.ts';
 import { expectedOf, nodeAt, ONLY_PIPELINE, schemaRoot, settingsOf, type SettingNode } from './settings.ts';
 
@@ -28,12 +28,7 @@ export function loadConfig(sources: ConfigSources): Config {
   addFlags(layers, settingsOf(root), sources.flags ?? {});
   const result = configSchema.safeParse(layers.tree);
   const issues = result.success ? [] : result.error.issues;
-  const problems = [
-    ...layers.unresolved.values(),
-    ...layers.problems,
-    ...issues.flatMap((issue) => sentencesOf(issue, context)),
-    ...lacks(layers),
-  ];
+  const problems = [...layers.unresolved.values(), ...layers.problems, ...sentences(issues, context), ...lacks(layers)];
   if (result.success && problems.length === 0) return result.data;
   throw invalid(problems);
 }
@@ -75,7 +70,7 @@ export function loadPipeline({ pipeline, isDatabaseOptional = false, ...sources 
   const problems = [
     ...[...layers.unresolved].flatMap(([path, problem]) => (isElsewhere(path) ? [] : [problem])),
     ...layers.problems,
-    ...issues.flatMap((issue) => sentencesOf(issue, context)),
+    ...sentences(issues, context),
     ...lacks(layers),
   ];
   if (problems.length > 0) throw invalid(problems);
@@ -119,6 +114,28 @@ function lacks({ tree }: Layers): string[] {
   const isEmpty =
     pipelines === undefined || (typeof pipelines === 'object' && Object.keys(pipelines ?? {}).length === 0);
   return isEmpty ? ['No pipeline is configured. Name one under pipelines: with its databaseUrl.'] : [];
+}
+
+/** One mistake, one sentence: nothing more is said of a value that another sentence explains. */
+function sentences(issues: readonly z.core.$ZodIssue[], context: Context): string[] {
+  const explained = new Set([...context.layers.unresolved.keys(), ...misspelt(issues, context)]);
+  return issues
+    .filter(({ path }) => !explained.has(path.map(String).join('.')))
+    .flatMap((issue) => sentencesOf(issue, context));
+}
+
+/** The settings that are missing because their names were misspelt. */
+function misspelt(issues: readonly z.core.$ZodIssue[], { root, layers }: Context): string[] {
+  return issues.flatMap((issue) => {
+    if (issue.code !== 'unrecognized_keys') return [];
+    const known = Object.keys(nodeAt(root, issue.path)?.properties ?? {});
+    return issue.keys.flatMap((key) => {
+      const near = nearest(key, known);
+      if (near === undefined || near.distance > MISTAKE_DISTANCE) return [];
+      const path = [...issue.path.map(String), near.word];
+      return get(layers.tree, path) === undefined ? [path.join('.')] : [];
+    });
+  });
 }
 
 function sentencesOf(issue: z.core.$ZodIssue, context: Context): string[] {

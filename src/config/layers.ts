@@ -1,5 +1,5 @@
 import type { ParsedFile } from './config-file.ts';
-import { nearest } from './nearest.ts';
+import { MISTAKE_DISTANCE, nearest } from './nearest.ts';
 import { ANY_PIPELINE, envSuffixOf, flagOf, isOfPipeline, ONLY_PIPELINE, settingId, type Setting } from './settings.ts';
 
 /** A value, and how to speak of it: where it was given, and the text as it was written there. */
@@ -23,8 +23,6 @@ export type Environment = Readonly<Record<string, string | undefined>>;
 
 const PREFIX = 'TAILRACE_';
 const PIPELINES_PREFIX = `${PREFIX}PIPELINES_`;
-/** A variable that differs by no more from a known one is a mistake; others belong to somebody else. */
-const MISTAKE_DISTANCE = 2;
 
 /** Replaces `${NAME}` in all texts of a file by the environment's values; `$${` stands for `${`. */
 export function fileLayer(file: ParsedFile | undefined, env: Environment): Layers {
@@ -125,14 +123,29 @@ function mistakes(names: readonly string[], used: ReadonlySet<string>, settings:
     .filter((name) => !used.has(name) && !known.includes(name))
     .flatMap((name) => {
       if (name.startsWith(PIPELINES_PREFIX)) {
+        const near = nearestOfPipeline(name, settings);
+        if (near !== undefined) return [`$${name} is not known. Did you mean $${near}?`];
         const ends = settings.filter(isOfPipeline).map(envSuffixOf).join(', ');
         return [`$${name} is not known. Expected ${PIPELINES_PREFIX}, the pipeline's name, and one of ${ends}.`];
       }
-      const near = nearest(name, known);
+      const near = nearest(name, known); // what is further from all of them belongs to somebody else
       return near === undefined || near.distance > MISTAKE_DISTANCE
         ? []
         : [`$${name} is not known. Did you mean $${near.word}?`];
     });
+}
+
+/** The variable that was meant by one that ends almost as a setting does; its pipeline's name may be of several words. */
+function nearestOfPipeline(name: string, settings: readonly Setting[]): string | undefined {
+  const ends = settings.filter(isOfPipeline).map(envSuffixOf);
+  const words = name.slice(PIPELINES_PREFIX.length).split('_');
+  const meant = words.slice(1).flatMap((_word, n) => {
+    const near = nearest(words.slice(n + 1).join('_'), ends);
+    const pipeline = words.slice(0, n + 1).join('_');
+    return near === undefined ? [] : [{ name: `${PIPELINES_PREFIX}${pipeline}_${near.word}`, distance: near.distance }];
+  });
+  const [best] = meant.sort((a, b) => a.distance - b.distance);
+  return best !== undefined && best.distance <= MISTAKE_DISTANCE ? best.name : undefined;
 }
 
 /**

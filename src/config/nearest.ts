@@ -1,3 +1,6 @@
+/** A word that differs by no more from a known one is taken for that one, misspelt. */
+export const MISTAKE_DISTANCE = 2;
+
 /** The one of `known` that differs least from `word`; `undefined` if nothing is known. Upper and lower case are the same. */
 export function nearest(word: string, known: readonly string[]): { word: string; distance: number } | undefined {
   return known

@@ -211,6 +211,17 @@ describe('what is wrong is said with place, found and expected:', () => {
     expect(said).not.toContain('s3cret-word');
   });
 
+  it('one mistake once', () => {
+    expect(problemOf(() => fromFile('pipelines:\n  shop:\n    databaseUrl: ${SHOP_URL}\n'))).toBe(
+      'relay.yaml:3: pipelines.shop.databaseUrl refers to the variable SHOP_URL, which is not set.',
+    );
+    const misspelt = problemOf(() => fromFile(`pipelines:\n  shop:\n    databaseUrI: ${URL_A}\n`));
+    expect(misspelt).toMatch(/^relay\.yaml:3: pipelines\.shop\.databaseUrI is not known\. Did you mean databaseUrl\?/);
+    expect(misspelt).not.toMatch(/missing/);
+    const both = problemOf(() => fromFile('pipelines:\n  shop:\n    databaseUrI: a\n    databaseUrl: s3cret-word\n'));
+    expect(both).toMatch(/databaseUrl is a text that does not fit/);
+  });
+
   it('everything at once', () => {
     const said = problemOf(() => fromFile(pipeline('    slto: x\n    mode: y\nhttp:\n  prot: 1\n')));
     for (const part of ['slto', 'mode', 'prot']) expect(said).toContain(part);
@@ -223,6 +234,13 @@ describe('what is wrong is said with place, found and expected:', () => {
       /\$TAILRACE_LOG_LEVL is not known\. Did you mean \$TAILRACE_LOG_LEVEL\?/,
     );
     expect(given({ TAILRACE_PIPELINES_SHOP_LEASE: '1' })).toMatch(/\$TAILRACE_PIPELINES_SHOP_LEASE is not known/);
+    expect(given({ TAILRACE_PIPELINES_SHOP_LEASE_MSS: '2000' })).toBe(
+      '$TAILRACE_PIPELINES_SHOP_LEASE_MSS is not known. Did you mean $TAILRACE_PIPELINES_SHOP_LEASE_MS?',
+    );
+    expect(given({ TAILRACE_PIPELINES_BIG_SHOP_LOG_CREATE_TOPIC: 'true' })).toMatch(
+      /Did you mean \$TAILRACE_PIPELINES_BIG_SHOP_LOG_CREATE_TOPICS\?$/,
+    );
+    expect(given({ TAILRACE_PIPELINES_SHOP: 'x' })).toMatch(/Expected TAILRACE_PIPELINES_, the pipeline's name, and/);
     expect(given({ TAILRACE_HTTP_TOKEN: 's3cret-word' })).not.toContain('s3cret-word');
     expect(fromFile(pipeline(), { env: { TAILRACE_SERVICE_ACCOUNT: 'x' } }).log.level).toBe('info');
   });
