@@ -11,10 +11,14 @@ export interface Cluster {
   readonly timeline: number;
 }
 
+/** The `backend_pid` of a lease that was given up. No backend has it. */
+const NO_BACKEND = 0;
+
 /** The lease as its row shows it. */
 export interface LeaseRow extends Cluster {
   readonly epoch: string;
   readonly holder: string;
+  /** 0 if the holder gave the lease up. */
   readonly backendPid: number;
   /** As the server wrote it, to ask later whether the row is still the same. */
   readonly expiresAt: string;
@@ -43,7 +47,7 @@ export interface AskedOfHolder {
 /** What to do about a lease, having looked at it. */
 export type LeaseDecision =
   | { readonly action: 'create' }
-  | { readonly action: 'take over'; readonly from: LeaseRow; readonly why: 'expired' | 'holder gone' }
+  | { readonly action: 'take over'; readonly from: LeaseRow; readonly why: 'free' | 'expired' | 'holder gone' }
   | { readonly action: 'wait'; readonly waitMs: number; readonly holder: string };
 
 /**
@@ -59,7 +63,9 @@ export function decideLease(
   intervalMs: number,
 ): LeaseDecision {
   if (row === undefined) return { action: 'create' };
-  if (row.remainingMs <= 0) return { action: 'take over', from: row, why: 'expired' };
+  if (row.remainingMs <= 0) {
+    return { action: 'take over', from: row, why: row.backendPid === NO_BACKEND ? 'free' : 'expired' };
+  }
   if (!row.connected && previous?.connected === false && isSameHold(row, previous)) {
     return { action: 'take over', from: row, why: 'holder gone' };
   }
@@ -196,7 +202,8 @@ export class LeaseTable {
   async expire(session: Session, epoch: string): Promise<void> {
     await session.query({
       text: `with expired as (
-           update ${this.#schema}.relay_lease set expires_at = clock_timestamp() where name = $1 and epoch = $2 returning 1)
+           update ${this.#schema}.relay_lease set expires_at = clock_timestamp(), backend_pid = ${NO_BACKEND}
+             where name = $1 and epoch = $2 returning 1)
          select pg_notify($3, '') from expired`,
       values: [LEASE_NAME, epoch, this.#channel],
     });

@@ -28,6 +28,11 @@ describe('decideLease', () => {
     }
   });
 
+  it('tells one that was given up from one whose holder fell silent', () => {
+    const free = { ...gone, backendPid: 0, remainingMs: -1 };
+    expect(decideLease(free, undefined, 500)).toMatchObject({ action: 'take over', why: 'free' });
+  });
+
   it('waits for a live one, but not beyond its end', () => {
     expect(decideLease(row, undefined, 500)).toEqual({ action: 'wait', waitMs: 500, holder: 'a' });
     expect(decideLease({ ...row, remainingMs: 20 }, row, 500)).toMatchObject({ action: 'wait', waitMs: 21 });
