@@ -14,7 +14,7 @@ if (isNodeRecentEnough()) {
   process.exitCode = await runCommandLine(process.argv.slice(2), processTerminal());
 } else {
   process.stderr.write(
-    `tailrace: this is Node ${process.versions.node}, expected ${NEEDED.join('.')} or later. Install a newer Node, or run it with npx, which finds the one of your project.\n`,
+    `tailrace: this is Node ${process.versions.node}, expected ${NEEDED.join('.')} or later. Install a newer Node; for this project alone: npm install node@24, after which npx and npm run find it.\n`,
   );
   process.exitCode = 1;
 }

