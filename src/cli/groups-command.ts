@@ -5,7 +5,7 @@ import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { notFound } from './failure.ts';
-import { exampleHelp } from './help.ts';
+import { defaultCommandHelp, exampleHelp } from './help.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -15,7 +15,8 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
     .command('groups')
     .helpCommand(false)
     .summary('list consumer groups, or show how far one is')
-    .description('Lists consumer groups, or shows one: its members, and how far it is in each partition.');
+    .description('Lists consumer groups, or shows one: its members, and how far it is in each partition.')
+    .addHelpText('after', defaultCommandHelp('tailrace groups list'));
   withDatabaseOptions(groups.command('list', { isDefault: true }))
     .summary('members, dead letters and lag of all groups')
     .description('Lists the groups in this database, with their members, dead letters and lag.')

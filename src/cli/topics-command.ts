@@ -7,7 +7,7 @@ import { databaseFailure, withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
-import { exampleHelp } from './help.ts';
+import { defaultCommandHelp, exampleHelp } from './help.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
 import { wholeNumber } from './whole-number.ts';
@@ -22,7 +22,8 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
     .command('topics')
     .helpCommand(false)
     .summary('list topics, or create one')
-    .description('Lists topics, or creates one.');
+    .description('Lists topics, or creates one.')
+    .addHelpText('after', defaultCommandHelp('tailrace topics list'));
   withDatabaseOptions(topics.command('list', { isDefault: true }))
     .summary('partitions, offsets and sizes')
     .description(

@@ -42,6 +42,12 @@ it('the README has every command', async () => {
   expect(firstCells(text, '`tailrace …`').sort()).toEqual((await commandsOf()).sort());
 });
 
+it.each(['topics', 'groups', 'dead-letters'])('the help of %s says that it takes --json', async (group) => {
+  const { out } = await run([group, '--help']);
+  expect(out).toContain(`it is "tailrace ${group} list", with the options of that: --json`);
+  expect((await run([group, 'list', '--help'])).out).toMatch(/^ +--json\b/m);
+});
+
 it('the help of every command ends with an example that begins with its name', async () => {
   const names = await commandsOf();
   const paths = await Promise.all(
