@@ -6,7 +6,7 @@ import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { CommandFailure, notFound, usageFailure } from './failure.ts';
-import { exampleHelp } from './help.ts';
+import { defaultCommandHelp, exampleHelp } from './help.ts';
 import {
   askAndWait,
   type AskOutcome,
@@ -46,7 +46,8 @@ export function addDeadLettersCommand(program: Command, terminal: Terminal): voi
     .summary('list messages that were set aside, show, retry or discard them')
     .description(
       'Lists the messages that groups have set aside, and those that the relay could not route; shows one; lets the relay route them again, or forget them.',
-    );
+    )
+    .addHelpText('after', defaultCommandHelp('tailrace dead-letters list'));
   addList(letters, terminal);
   addShow(letters, terminal);
   addAsk(letters, terminal, 'retry');
