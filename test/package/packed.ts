@@ -62,6 +62,7 @@ const STAGED = [
   'LICENSE',
   'src',
   'migrations',
+  'docs',
 ];
 
 /**
