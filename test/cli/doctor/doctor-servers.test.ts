@@ -35,6 +35,8 @@ it('a slot that holds more and more WAL: warns at half of the budget, fails near
   const write = async (megabytes: number): Promise<void> => {
     for (let n = 0; n < megabytes; n++)
       await pool.query(`select pg_logical_emit_message(false, 'x', repeat('x', 1000000))`);
+    // A commit has all before it written, which is what pg_current_wal_lsn() tells.
+    await pool.query(`set synchronous_commit = on; select pg_logical_emit_message(true, 'x', '')`);
   };
   expect(await finding(connectionString, 'slot')).toMatchObject({
     exitCode: 0,
