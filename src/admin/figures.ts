@@ -10,7 +10,7 @@ export interface FiguresOptions {
 }
 
 /** Counting ends here, so that a large backlog does not make a large query. */
-const MOST_COUNTED = 1_000_000;
+export const MOST_COUNTED = 1_000_000;
 
 /** Reads the figures of a pipeline. Throws what Postgres throws. */
 export async function readFigures(client: pg.ClientBase, { schema, slot }: FiguresOptions): Promise<Figures> {
@@ -25,16 +25,35 @@ export async function readFigures(client: pg.ClientBase, { schema, slot }: Figur
   };
 }
 
-/**
- * Everything that the last checkpoint's snapshot sees is in the log. Of the rest, what was appended after it is known by
- * position; so only the newest rows of outbox and log are looked at.
- */
-async function readLag(client: pg.ClientBase, schema: string): Promise<Pick<Figures, 'lagMessages' | 'lagSeconds'>> {
-  const checkpoint = await client.query<{ seq: string; snapshot: string; beyond: string }>(
+/** How far the relay has certainly come: it has passed what the snapshot sees, and the positions beyond it. */
+export interface Passed {
+  /** The batch that says so. What later batches hold the relay has passed too. */
+  readonly seq: string;
+  /** As `pg_snapshot` has it. */
+  readonly snapshot: string;
+  /** Positions, with commas between them. */
+  readonly beyond: string;
+}
+
+/** Reads the last checkpoint. `schema` is quoted. Throws what Postgres throws. */
+export async function readPassed(client: pg.ClientBase, schema: string): Promise<Passed> {
+  const { rows } = await client.query<Passed>(
     `select seq, split_part(checkpoint, ' ', 1) as snapshot, split_part(checkpoint, ' ', 2) as beyond
       from ${schema}.relay_batch where checkpoint is not null order by seq desc limit 1`,
   );
-  const { seq, snapshot, beyond } = checkpoint.rows[0] ?? { seq: '0', snapshot: '1:1:', beyond: '' };
+  return rows[0] ?? { seq: '0', snapshot: '1:1:', beyond: '' };
+}
+
+/**
+ * Everything that the last checkpoint's snapshot sees is in the log, or was set aside by the relay. Of the rest, what was
+ * appended after it is known by position; so only the newest rows of outbox and log are looked at. `schema` is quoted.
+ * Throws what Postgres throws.
+ */
+export async function readLag(
+  client: pg.ClientBase,
+  schema: string,
+): Promise<Pick<Figures, 'lagMessages' | 'lagSeconds'>> {
+  const { seq, snapshot, beyond } = await readPassed(client, schema);
   const result = await client.query<{ messages: string; seconds: number }>(
     `with logged as materialized (
         select unnest(ids) as position from ${schema}.log_entry where seq > $1

@@ -139,20 +139,25 @@ async function runList(options: ListOptions, terminal: Terminal): Promise<void> 
   if (group !== undefined && relay === true) throw usageFailure('--group and --relay do not go together.');
   const url = databaseUrl(options.databaseUrl, terminal);
   const { letters, ofRelay } = await withClient({ url, schema, command: 'dead-letters' }, async (client) => {
-    const wantsRelay = relay === true || (group === undefined && (await mayReadRelayLetters(client, schema)));
+    const isUnread = relay !== true && group === undefined && !(await mayReadRelayLetters(client, schema));
     return {
       letters: relay === true ? [] : await readLetters(client, options),
-      ofRelay: wantsRelay ? await readRelayLetters(client, schema, topic, limit) : [],
+      ofRelay: isUnread ? null : group === undefined ? await readRelayLetters(client, schema, topic, limit) : [],
     };
   });
   if (options.json === true) terminal.out(`${JSON.stringify({ schema, deadLetters: letters, relay: ofRelay })}\n`);
-  else if (letters.length + ofRelay.length === 0) terminal.out('There are none.\n');
-  else
-    terminal.out(
-      [letters.length > 0 && listText(letters), ofRelay.length > 0 && relayListText(ofRelay)]
-        .filter(Boolean)
-        .join('\n'),
-    );
+  else terminal.out(lettersText(letters, ofRelay));
+}
+
+/** `null` stands for those of the relay where they could not be read. */
+function lettersText(letters: readonly LetterRow[], ofRelay: readonly RelayLetterRow[] | null): string {
+  const tables = [
+    ...(letters.length > 0 ? [listText(letters)] : []),
+    ...(ofRelay !== null && ofRelay.length > 0 ? [relayListText(ofRelay)] : []),
+  ];
+  if (ofRelay !== null) return tables.length === 0 ? 'There are none.\n' : tables.join('\n');
+  const own = tables.length === 0 ? ['There are none of groups.\n'] : tables;
+  return [...own, 'This role may not read those of the relay.\n'].join('\n');
 }
 
 async function readLetters(

@@ -72,10 +72,12 @@ async function readWithin(client: pg.Client, seconds: number, lookup: Lookup): P
   }
 }
 
+const DISCARDED = 'the relay has passed it: it is neither in the log nor a dead letter of the relay; it was discarded';
+
 /** A head, and a line for everything that is known to have happened. */
 function storyText(
   messageId: string,
-  { traceId, outbox, log, relay }: MessageFacts,
+  { traceId, outbox, log, relay, isDiscarded }: MessageFacts,
   ways: readonly GroupWay[],
 ): string {
   const head = [
@@ -96,7 +98,7 @@ function storyText(
     ...(log === null
       ? outbox === null || relay !== null
         ? []
-        : [line(null, 'is not in the log yet')]
+        : [line(null, isDiscarded ? DISCARDED : 'is not in the log yet')]
       : [line(log.appendedAt, `is in the log: ${log.topic}/${log.partition}@${log.offset}`)]),
     ...ways.map((way) => line(way.at, `${way.group}: ${wayText(way)}`)),
     ...(ways.length === 0 ? [line(null, 'no group in this database reads its topic')] : []),

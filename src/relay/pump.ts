@@ -94,7 +94,7 @@ export class Pump {
     messages: DeadLetters,
     at: Pick<SourceBatch, 'progress' | 'checkpoint'>,
     isRetry: boolean,
-  ): Promise<void> {
+  ): Promise<Pick<Appended, 'appends' | 'unroutable'>> {
     const { writer, onAppended } = this.#parts;
     const { appends, unroutable } = await this.#route(messages);
     const batch: LogBatch = {
@@ -107,6 +107,7 @@ export class Pump {
     const startedAt = Date.now();
     await writer.append(batch);
     onAppended({ appends, unroutable, startedAt, isRetry });
+    return { appends, unroutable };
   }
 
   /** A message whose topic does not exist and may not be created has nowhere to go; the others of its batch go on. */
@@ -142,8 +143,16 @@ export class Pump {
     for (;;) {
       const letters = await writer.requests.deadLettersToRetry();
       if (letters.ids.length === 0) break;
-      logger.info({ positions: letters.ids }, 'dead letters of the relay are routed again, as an operator asked');
-      await this.#append(letters, { progress: writer.progress ?? '' }, true);
+      const { appends, unroutable } = await this.#append(letters, { progress: writer.progress ?? '' }, true);
+      const positions = positionsOf(appends);
+      if (positions.length > 0)
+        logger.info({ positions }, 'dead letters of the relay were routed, as an operator asked');
+      const stillDead = positionsOf(unroutable);
+      if (stillDead.length > 0)
+        logger.warn(
+          { positions: stillDead },
+          'dead letters of the relay still cannot be routed, though an operator asked',
+        );
     }
     for (;;) {
       const positions = await writer.requests.discardDeadLetters();
@@ -155,6 +164,10 @@ export class Pump {
 
 function isUnroutable(error: unknown): error is TailraceError {
   return isTailraceError(error, 'UNKNOWN_TOPIC') || isTailraceError(error, 'INVALID_TOPIC');
+}
+
+function positionsOf(parts: readonly { readonly ids: readonly number[] }[]): number[] {
+  return parts.flatMap(({ ids }) => ids).sort((a, b) => a - b);
 }
 
 function isSame(one: SourceStatus, other: SourceStatus): boolean {

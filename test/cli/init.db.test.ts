@@ -95,6 +95,7 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
     `insert into tailrace.relay_batch (name, seq, epoch, progress) values ('relay', 1, 1, '')`,
     RELAYS,
   ],
+  ['read batches', 'select * from tailrace.relay_batch', READERS],
   ['change a batch', `update tailrace.relay_batch set progress = ''`, []],
   ['remove old batches', `delete from tailrace.relay_batch where seq < 0`, RELAYS],
   [
@@ -104,7 +105,7 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ],
   ['change an entry', 'update tailrace.log_entry set count = 1', []],
   ['remove an entry', 'delete from tailrace.log_entry', []],
-  ['read what could not be routed', 'select * from tailrace.relay_dead_letter', RELAYS],
+  ['read what could not be routed', 'select * from tailrace.relay_dead_letter', READERS],
   [
     'set a message aside that cannot be routed',
     `insert into tailrace.relay_dead_letter (position, seq, topic, reason, error) values (1, 1, 'x', 'x', 'x')`,
@@ -265,6 +266,32 @@ it.each([
     expect((await run(['tail', 'counts', '--exit'], { DATABASE_URL: url('app') })).exitCode).toBe(1);
   },
 );
+
+it('the role of consumers is enough to trace messages and to list dead letters of the relay', async () => {
+  await using prepared = await prepare();
+  const { pool, name } = prepared.database;
+  const as = { DATABASE_URL: prepared.url('consumer') };
+  const { rows } = await pool.query<{ id: string }>(`select tailrace.publish('counts', null, 'Counted', '{}') as id`);
+  const traced = await run(['trace', rows[0]?.id ?? ''], as);
+  expect(traced).toMatchObject({ exitCode: 0, err: '', out: expect.stringContaining('is not in the log yet\n') });
+  await pool.query(
+    `insert into tailrace.relay_dead_letter (position, seq, topic, reason, error) values (1, 1, 'counts', 'x', 'x')`,
+  );
+  for (const args of [[], ['list', '--relay']]) {
+    const { exitCode, out } = await run(['dead-letters', ...args, '--json'], as);
+    expect({ exitCode, ...(JSON.parse(out) as object) }).toMatchObject({ exitCode: 0, relay: [{ position: '1' }] });
+  }
+  expect(await run(['dead-letters', 'show', '--relay', '1'], as)).toMatchObject({ exitCode: 0, err: '' });
+
+  await pool.query(`revoke select on tailrace.relay_dead_letter from ${name}_consumer`);
+  const blind = await run(['dead-letters', '--json'], as);
+  expect(JSON.parse(blind.out)).toMatchObject({ deadLetters: [], relay: null });
+  expect(await run(['dead-letters'], as)).toEqual({
+    exitCode: 0,
+    out: 'There are none of groups.\n\nThis role may not read those of the relay.\n',
+    err: '',
+  });
+});
 
 it('may be repeated, says what it did, and mends what was changed', async () => {
   await using database = await createTestDatabase({ migrated: false });

@@ -12,17 +12,24 @@ const patient = { timeout: 50_000, interval: 20 };
 interface Running extends AsyncDisposable {
   readonly relay: Relay;
   readonly log: PostgresLog;
+  /** What it has logged of its dead letters. */
+  readonly told: readonly object[];
 }
 
 async function startRelay({ connectionString }: TestDatabase): Promise<Running> {
   const log = postgresLog({ connectionString, createTopics: false });
-  const relay = createRelay({ source: walSource({ connectionString }), log, holder: 'the-relay' });
+  const told: object[] = [];
+  const note = (fields: object, message: string): void => {
+    if (message.startsWith('dead letters of the relay')) told.push({ ...fields, message });
+  };
+  const logger = { debug: () => undefined, info: note, warn: note, error: note };
+  const relay = createRelay({ source: walSource({ connectionString }), log, holder: 'the-relay', logger });
   await relay.start();
   const dispose = async (): Promise<void> => {
     await relay.stop();
     await log.close();
   };
-  return { relay, log, [Symbol.asyncDispose]: dispose };
+  return { relay, log, told, [Symbol.asyncDispose]: dispose };
 }
 
 const cli = ({ connectionString }: TestDatabase, ...args: string[]): Promise<Outcome> =>
@@ -82,10 +89,34 @@ it('dead letters of the relay: lists and shows them, lets them be routed again, 
     out: '1 discarded.\n',
     err: '',
   });
+  await expect
+    .poll(() => running.told, patient)
+    .toMatchObject([
+      { positions: [1, 2], message: expect.stringContaining('still cannot be routed') },
+      { positions: [2, 3], message: expect.stringContaining('were routed') },
+      { positions: [1], message: expect.stringContaining('were discarded') },
+    ]);
   const { rows } = await database.pool.query('select ids from tailrace.log_entry order by base');
   expect(rows).toEqual([{ ids: ['2', '3'] }]);
   const gone = await cli(database, 'dead-letters', 'retry', '1');
   expect(gone).toMatchObject({ exitCode: 1, err: expect.stringMatching(/Nothing was asked for 1/) as string });
+
+  const doctor = await cli(database, 'doctor', '--json');
+  const { findings } = JSON.parse(doctor.out) as { findings: readonly { readonly check: string }[] };
+  expect(findings.find(({ check }) => check === 'relay lag')).toMatchObject({
+    level: 'ok',
+    what: 'The relay has read every message.',
+  });
+  const ids = await database.pool.query<{ id: string }>(
+    'select message_id as id from tailrace.outbox order by position limit 2',
+  );
+  const [discarded = '', routed = ''] = ids.rows.map(({ id }) => id);
+  expect(JSON.parse((await cli(database, 'trace', discarded, '--json')).out)).toMatchObject({ isDiscarded: true });
+  expect((await cli(database, 'trace', discarded)).out).toContain('the relay has passed it: it is neither in the log');
+  expect(JSON.parse((await cli(database, 'trace', routed, '--json')).out)).toMatchObject({
+    log: { offset: '0' },
+    isDiscarded: false,
+  });
 });
 
 it('dead letters of the relay: what is asked while none runs is done by the next', async () => {

@@ -75,6 +75,7 @@ it('tells the way of one message as one story', async () => {
     },
     log: null,
     relay: null,
+    isDiscarded: false,
     groups: [],
   });
   const unread = await trace(database, message.id);

@@ -9,6 +9,7 @@ import { migrate } from '../../src/postgres/migrations.ts';
 import { createRelay } from '../../src/relay/relay.ts';
 import { pollingSource } from '../../src/source/polling/polling-source.ts';
 import { walSource } from '../../src/source/wal/wal-source.ts';
+import { run } from '../cli/kit.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { blocksOf } from './snippets.ts';
 
@@ -52,6 +53,7 @@ describe('the rights of the README', () => {
     await using database = await createTestDatabase({ migrated: false });
     await using roles = await createRoles(database);
     await migrateAs(roles.url('shop_owner'));
+    await roles.run('shop_owner', 'revoke execute on all functions in schema tailrace from public');
     await roles.run('shop_owner', grants);
     if (more !== '') await database.pool.query(roles.named(more));
     await database.pool.query(roles.named('create table effect (n int); grant insert on effect to shop_billing'));
@@ -75,6 +77,10 @@ describe('the rights of the README', () => {
     const seen = (): unknown => ({ ...consumer.status(), mode: relay.status().source?.mode });
     await expect.poll(seen, { timeout: 60_000, interval: 20 }).toMatchObject({ handled: 2, dead: 1, mode });
     await expect(roles.run('shop_app', 'select from tailrace.outbox')).rejects.toThrow(/permission denied/);
+    for (const [kind, role] of Object.entries({ app: 'shop_app', relay: 'shop_relay', consumer: 'shop_billing' })) {
+      const { out } = await run(['doctor', '--for', kind], { DATABASE_URL: roles.url(role) });
+      expect(out).toMatch(/^ok {4}rights: /m);
+    }
   });
 });
 

@@ -1,5 +1,6 @@
+import { MOST_COUNTED } from '../../admin/figures.ts';
 import { whyNoWal } from '../../source/preflight.ts';
-import { type DoctorFacts, type LeaseHealth, LOOKED_AT, type SlotHealth, type WorkKind } from './facts.ts';
+import { type DoctorFacts, type LeaseHealth, type SlotHealth, type WorkKind } from './facts.ts';
 import { forecast } from './slot-growth.ts';
 
 export type Level = 'ok' | 'warn' | 'fail';
@@ -287,7 +288,7 @@ function slot(facts: DoctorFacts): Finding {
     return warn(
       'slot',
       `There is no slot ${slotName}.`,
-      'No relay has read the WAL yet, or it polls. The first relay in WAL mode makes the slot.',
+      'No relay has read the WAL yet, or it polls, or somebody has dropped the slot. A relay in WAL mode makes it when it starts; nothing is lost, for the outbox holds every message.',
       'tailrace relay',
     );
   }
@@ -410,9 +411,9 @@ const STUCK_RELAY_SECONDS = 60;
 function relayLag({ outbox, hasSchema }: DoctorFacts): Finding {
   if (outbox === undefined) return hasSchema ? unread('relay lag') : ok('relay lag', 'There is no outbox yet.');
   const { waiting, oldestWaitingSeconds: age } = outbox;
-  if (waiting === 0) return ok('relay lag', 'Every message is in the log.');
-  const count = waiting >= LOOKED_AT ? `${LOOKED_AT} or more` : String(waiting);
-  const what = `${count} messages are not in the log yet, the oldest of those looked at for ${seconds(age)}.`;
+  if (waiting === 0) return ok('relay lag', 'The relay has read every message.');
+  const count = waiting >= MOST_COUNTED ? `${MOST_COUNTED} or more` : String(waiting);
+  const what = `${count} messages are not in the log yet, the oldest of those counted for ${seconds(age)}.`;
   if (age < SLOW_RELAY_SECONDS) return ok('relay lag', what);
   const level = age < STUCK_RELAY_SECONDS ? warn : fail;
   return level(

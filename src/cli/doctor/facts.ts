@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { readLag } from '../../admin/figures.ts';
 import { currentVersion, readMigrations } from '../../postgres/migrations.ts';
 import { quoteSchema } from '../../postgres/schema-name.ts';
 import { readFacts, type SourceFacts } from '../../source/preflight.ts';
@@ -61,13 +62,10 @@ export interface SlotHealth {
 export interface OutboxHealth {
   /** Positions left in the partitions that exist. */
   readonly positionsAhead: number;
-  /** How many of the last {@link LOOKED_AT} rows are not in the log. */
+  /** How many messages the relay has yet to read. Not counted further than a million. */
   readonly waiting: number;
   readonly oldestWaitingSeconds: number;
 }
-
-/** How many rows at the end of the outbox are looked up in the log. */
-export const LOOKED_AT = 1_000;
 
 export interface LeaseHealth {
   readonly holder: string;
@@ -104,8 +102,8 @@ export async function readDoctorFacts(
     missingRights: await readMissingRights(client, schema, maySeeSchema),
     source: maySeeSchema ? await readFacts(client, schema) : undefined,
     slot: await readSlotHealth(client, slotName, server),
-    outbox: may('outbox', 'log_partition', 'log_entry')
-      ? await readOutbox(client, quoted, may('relay_dead_letter'))
+    outbox: may('outbox', 'log_entry', 'relay_batch', 'relay_dead_letter')
+      ? await readOutbox(client, quoted)
       : undefined,
     processed: maySeeSchema && hasSchema ? await readProcessed(client, schema) : undefined,
     lease: may('relay_lease') ? await readLease(client, quoted) : undefined,
@@ -185,7 +183,7 @@ async function readMissingRights(
   return { app: await of('app'), relay: await of('relay_poll'), consumer: await of('consumer') };
 }
 
-/** A right as `insert (a, b)` counts as there if it is there for each of the columns. */
+/** Of a right as `insert (a, b)`, the columns that it is not there for. */
 async function missingRightsOf(client: pg.Client, schema: string, kind: RoleKind): Promise<string[]> {
   const role = ROLES.find((each) => each.kind === kind);
   const wanted = Object.entries(role?.tables ?? {}).flatMap(([table, rights]) =>
@@ -195,11 +193,12 @@ async function missingRightsOf(client: pg.Client, schema: string, kind: RoleKind
     }),
   );
   const { rows } = await client.query<{ missing: string }>(
-    `select distinct w.verb || ' on ' || w.tab as missing
-      from unnest($2::text[], $3::text[], $4::text[]) w (tab, verb, col)
+    `select w.verb || coalesce(' (' || string_agg(w.col, ', ' order by w.place) || ')', '') || ' on ' || w.tab as missing
+      from unnest($2::text[], $3::text[], $4::text[]) with ordinality w (tab, verb, col, place)
       join pg_class c on c.relname = w.tab join pg_namespace n on n.oid = c.relnamespace and n.nspname = $1
       where not case when w.col is null then has_table_privilege(c.oid, w.verb)
         else has_column_privilege(c.oid, w.col, w.verb) end
+      group by w.verb, w.tab
     union select 'execute on ' || p.proname from pg_proc p join pg_namespace n on n.oid = p.pronamespace and n.nspname = $1
       where p.proname = any($5) and not has_function_privilege(p.oid, 'execute')
     order by 1`,
@@ -238,22 +237,15 @@ async function readSlotHealth(
   };
 }
 
-/** Looks each of the newest rows up in the newest entries of each partition: by index, however large the log is. */
-async function readOutbox(client: pg.Client, schema: string, seesDeadLetters: boolean): Promise<OutboxHealth> {
-  const deadLetters = seesDeadLetters ? `union all select position from ${schema}.relay_dead_letter` : '';
-  const row = await one<{ ahead: string; waiting: number; oldest: number }>(
+async function readOutbox(client: pg.Client, schema: string): Promise<OutboxHealth> {
+  const { ahead } = await one<{ ahead: string }>(
     client,
-    `with recent as (select position, occurred_at from ${schema}.outbox order by position desc limit ${LOOKED_AT}),
-      logged as (select unnest(e.ids) as position from ${schema}.log_partition p cross join lateral (
-        select ids from ${schema}.log_entry where partition = p.id order by base desc limit ${LOOKED_AT}) e ${deadLetters}),
-      waiting as (select occurred_at from recent where position not in (select position from logged))
-    select (select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint), 1)
-        from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = '${schema}.outbox'::regclass)
-        - 1 - coalesce((select max(position) from recent), 0) as ahead,
-      (select count(*)::int from waiting) as waiting,
-      coalesce((select extract(epoch from clock_timestamp() - min(occurred_at)) from waiting), 0)::float8 as oldest`,
+    `select coalesce(max(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint), 1)
+        - 1 - coalesce((select max(position) from ${schema}.outbox), 0) as ahead
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = '${schema}.outbox'::regclass`,
   );
-  return { positionsAhead: Number(row.ahead), waiting: row.waiting, oldestWaitingSeconds: row.oldest };
+  const { lagMessages, lagSeconds } = await readLag(client, schema);
+  return { positionsAhead: Number(ahead), waiting: lagMessages, oldestWaitingSeconds: lagSeconds };
 }
 
 async function readProcessed(client: pg.Client, schema: string): Promise<{ weeksAhead: number } | undefined> {

@@ -46,6 +46,9 @@ export const ROLES: readonly RoleRights[] = [
       log_topic: ['select'],
       log_partition: ['select'],
       log_entry: ['select'],
+      // For trace and dead-letters, which tell what became of a message that is not in the log.
+      relay_batch: ['select'],
+      relay_dead_letter: ['select'],
       consumer_group: ['select', 'insert', 'update'],
       consumer_member: ['select', 'insert', 'update', 'delete'],
       consumer_cursor: ['select', 'insert', 'update'],

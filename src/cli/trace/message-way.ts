@@ -50,6 +50,8 @@ export interface MessageFacts {
   readonly outbox: InOutbox | null;
   readonly log: InLog | null;
   readonly relay: SetAsideByRelay | null;
+  /** The relay has passed it, and it is neither in the log nor a dead letter: an operator had it forgotten. */
+  readonly isDiscarded: boolean;
   readonly groups: readonly GroupFacts[];
 }
 

@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { readPassed } from '../../admin/figures.ts';
 import { keyHash, partitionOf } from '../../broker/partitioner.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import { traceContextOf } from '../../message/trace-context.ts';
@@ -14,18 +15,28 @@ export interface Lookup {
 
 /**
  * Reads everything that a database knows of a message; `undefined` if that is nothing. There is no index on message ids in
- * the outbox, since every insert would pay for it: see {@link findNearby}. Throws what Postgres throws.
+ * the outbox, since every insert would pay for it: see {@link findNearby}. All of it is read as of one moment, so that a
+ * message that a relay moves meanwhile is seen in one place. Throws what Postgres throws; the client is of no more use then.
  */
 export async function readMessageFacts(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
+  await client.query('begin isolation level repeatable read read only');
+  const facts = await readFacts(client, lookup);
+  await client.query('commit');
+  return facts;
+}
+
+async function readFacts(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
   const row = (await findNearby(client, lookup)) ?? (await findAnywhere(client, lookup));
   if (row === undefined) return readGroupsAlone(client, lookup);
   const { headers, ...outbox } = row;
   const log = await readPlace(client, lookup, outbox);
+  const relay = await readSetAside(client, lookup, outbox);
   return {
     traceId: traceContextOf(decodeHeaders(headers))?.traceId ?? null,
     outbox,
     log,
-    relay: await readSetAside(client, lookup, outbox),
+    relay,
+    isDiscarded: log === null && relay === null && (await hasPassed(client, lookup, outbox)),
     groups: await readGroups(client, lookup, outbox.topic, log),
   };
 }
@@ -33,7 +44,8 @@ export async function readMessageFacts(client: pg.ClientBase, lookup: Lookup): P
 /** A message whose outbox is in another database, or that is gone from it. */
 async function readGroupsAlone(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
   const groups = await readGroups(client, lookup, null, null);
-  return groups.length === 0 ? undefined : { traceId: null, outbox: null, log: null, relay: null, groups };
+  if (groups.length === 0) return undefined;
+  return { traceId: null, outbox: null, log: null, relay: null, isDiscarded: false, groups };
 }
 
 type OutboxRow = InOutbox & { readonly headers: string };
@@ -122,6 +134,19 @@ async function readSetAside(
     [position],
   );
   return rows[0] ?? null;
+}
+
+async function hasPassed(
+  client: pg.ClientBase,
+  { schema }: Lookup,
+  { position, transaction }: InOutbox,
+): Promise<boolean> {
+  const { snapshot, beyond } = await readPassed(client, schema);
+  const { rows } = await client.query<{ passed: boolean }>(
+    `select pg_visible_in_snapshot($1::xid8, $2::pg_snapshot) or $3::bigint = any(('{' || $4 || '}')::bigint[]) as passed`,
+    [transaction, snapshot, position, beyond],
+  );
+  return rows[0]?.passed === true;
 }
 
 interface GroupRow {

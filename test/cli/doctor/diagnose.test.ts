@@ -228,9 +228,9 @@ describe('finds one thing at a time', () => {
     ['a slow relay', { outbox: { ...waiting, oldestWaitingSeconds: 30 } }, ['warn relay lag'], /5 messages.*30 s/],
     [
       'a stuck relay',
-      { outbox: { ...waiting, waiting: 1_000, oldestWaitingSeconds: 90 } },
+      { outbox: { ...waiting, waiting: 1_000_000, oldestWaitingSeconds: 90 } },
       ['fail relay lag'],
-      /1000 or more messages.*90 s/,
+      /1000000 or more messages.*90 s/,
     ],
     [
       'a group without members',

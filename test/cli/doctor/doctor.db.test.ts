@@ -46,7 +46,7 @@ it('finds nothing that fails where a relay reads the WAL', async () => {
   ]) {
     expect(of(report, check), check).toMatchObject({ level: 'ok' });
   }
-  expect(of(report, 'relay lag')).toMatchObject({ level: 'ok', what: 'Every message is in the log.' });
+  expect(of(report, 'relay lag')).toMatchObject({ level: 'ok', what: 'The relay has read every message.' });
   expect(of(report, 'clock')).toMatchObject({ what: expect.stringMatching(/-?\d{1,3} ms\.$/) });
   await relay.stop();
   await log.close();
@@ -133,6 +133,12 @@ it('sees what a role lacks for what it is meant for', async () => {
     `grant usage on schema tailrace to "@"; grant insert (message_id, topic, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at) on tailrace.outbox to "@"`,
   );
   expect(fails(await doctor(role.url, '--for', 'app'))).toEqual([]);
+  const revoked = `revoke insert (deliver_at, expires_at) on tailrace.outbox from "@"`;
+  await database.pool.query(revoked.replace('@', `${database.name}_plain`));
+  expect(of(await doctor(role.url, '--for', 'app'), 'rights')).toMatchObject({
+    level: 'fail',
+    what: expect.stringContaining(' lacks insert (expires_at, deliver_at) on outbox.'),
+  });
   const relay = await doctor(role.url, '--for', 'relay');
   expect(fails(relay)).toEqual(['rights']);
   expect(of(relay, 'rights')).toMatchObject({ what: expect.stringMatching(/insert on log_entry.*select on outbox/) });
