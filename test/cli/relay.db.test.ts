@@ -38,7 +38,9 @@ it.each(MODES)('relays in %s mode, and ends in good order when it is told to', a
   expect(report).toMatchObject({ state: 'stopped', appended: 1_000 });
   expect(report.modes.at(-1)).toBe(mode);
   expect(await appended(database.pool)).toBe(1_000);
-  const lease = await database.pool.query('select expires_at <= clock_timestamp() as free from tailrace.relay_lease');
+  const lease = await database.pool.query(
+    'select expires_at <= clock_timestamp() and backend_pid = 0 as free from tailrace.relay_lease',
+  );
   expect(lease.rows).toEqual([{ free: true }]);
 });
 
