@@ -42,6 +42,7 @@ export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Prom
   const schema = options.schema ?? DEFAULT_SCHEMA;
   quoteSchema(schema); // a wrong name is known before anything is asked
   const client = await pool.connect();
+  client.on('error', ignore); // a lost connection is what the statement reports; nobody listening would end the process
   const lock = [`tailrace.migrate ${schema}`];
   let failed = true;
   try {
@@ -52,8 +53,13 @@ export async function migrate(pool: pg.Pool, options: MigrateOptions = {}): Prom
     failed = false;
     return pending;
   } finally {
+    client.off('error', ignore);
     client.release(failed); // a failed client is closed, which ends its transaction and frees the lock
   }
+}
+
+function ignore(): void {
+  // The statement under way fails.
 }
 
 /**

@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { describe, expect, it } from 'vitest';
 import { currentVersion, migrate, readMigrations } from '../../src/postgres/migrations.ts';
+import { createTcpProxy } from '../broker/postgres/tcp-proxy.ts';
 import { createTestDatabase } from '../servers/test-database.ts';
 
 const versions = (migrations: readonly { readonly version: number }[]): number[] =>
@@ -25,6 +26,19 @@ describe('migrate', () => {
     await using database = await createTestDatabase({ migrated: false });
     await migrate(database.pool);
     expect(await migrate(database.pool)).toEqual([]);
+  });
+
+  it('fails, and ends no process, when its connection is cut', async () => {
+    await using database = await createTestDatabase({ migrated: false });
+    await using proxy = await createTcpProxy(database.connectionString);
+    const pool = new pg.Pool({ connectionString: proxy.connectionString, application_name: 'migrating', max: 1 });
+    const client = await pool.connect();
+    const cut = proxy.loseNextAnswer('migrating');
+    client.release();
+    await expect(migrate(pool)).rejects.toThrow(/terminated/);
+    await cut;
+    expect(versions(await migrate(pool))).toEqual(versions(await readMigrations()));
+    await pool.end();
   });
 
   it('goes on after the last migration that was applied', async () => {
