@@ -2,6 +2,7 @@ import { Command, Option } from 'commander';
 import { TailraceError } from '../base/errors.ts';
 import { postgresLog } from '../broker/postgres/index.ts';
 import type { FetchPosition, Log, PartitionEnds } from '../broker/log.ts';
+import { outOfRange } from '../broker/postgres/fetch-rows.ts';
 import type { LogRecord } from '../broker/record.ts';
 import { databaseFailure } from './database-client.ts';
 import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
@@ -156,7 +157,19 @@ async function startPositions(
     const positions = await log.offsetsAt(topic, from.time);
     return positions.filter(({ partition }) => ends.some((end) => end.partition === partition));
   }
-  return ends.map((end) => ({ topic, partition: end.partition, offset: firstOffset(from, end, ends.length === 1) }));
+  const positions = ends.map((end) => ({
+    topic,
+    partition: end.partition,
+    offset: firstOffset(from, end, ends.length === 1),
+  }));
+  for (const [n, position] of positions.entries()) assertReached(position, ends[n]?.end ?? 0n);
+  return positions;
+}
+
+/** Reading from beyond the end would otherwise end at once with --exit, as if there were nothing more. */
+function assertReached(position: FetchPosition, end: bigint): void {
+  if (position.offset <= end) return;
+  throw outOfRange(position, `its next record will get the offset ${end}`, 'Expected one up to that.');
 }
 
 /** An offset is taken as it is where it can be meant for this partition; with several, it is brought within each one. */

@@ -42,7 +42,7 @@ export function processTerminal(): Terminal {
           });
       }),
     outClosed: outClosed.signal,
-    lines: () => createInterface({ input: stdin, crlfDelay: Infinity }),
+    lines: () => linesOf(stdin),
     err: (text) => void stderr.write(text),
     isWatched,
     hasColors: isWatched && (env['NO_COLOR'] ?? '') === '',
@@ -50,6 +50,11 @@ export function processTerminal(): Terminal {
       return stderr.columns || 80;
     },
   };
+}
+
+/** Reads from the first time that it is asked for a line: what a line reader reads before that, it throws away. */
+async function* linesOf(input: NodeJS.ReadableStream): AsyncGenerator<string, void, undefined> {
+  yield* createInterface({ input, crlfDelay: Infinity });
 }
 
 /** A reader that has seen enough, such as `head`, closes the pipe: no reason to fail. */

@@ -42,12 +42,14 @@ export class CliProcess implements AsyncDisposable {
   #changed = Promise.withResolvers<undefined>();
   readonly #ended: Promise<unknown>;
 
-  constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}) {
+  /** @param input what it finds on standard input. */
+  constructor(args: readonly string[], env: Readonly<Record<string, string>> = {}, input = '') {
     this.child = spawn(process.execPath, [MAIN, ...args], {
       cwd: '/',
       env: { ...process.env, ...env },
-      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      stdio: ['pipe', 'pipe', 'pipe', 'ipc'],
     });
+    this.child.stdin?.on('error', () => undefined).end(input); // most do not read it
     this.#ended = once(this.child, 'exit');
     this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
       this.#out += text;

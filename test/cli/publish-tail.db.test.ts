@@ -52,6 +52,20 @@ describe('publish', () => {
     expect(report).toEqual({ topic: 'orders', ids: rows.map(({ message_id }) => message_id) });
   });
 
+  it('reads a pipe that was full and closed before the database answered, and an empty one', async () => {
+    await using database = await createTestDatabase();
+    await using cli = new CliProcess(['publish', 'orders', '--json'], env(database), '{"n":1}\n{"n":2}\n{"n":3}');
+    const { exitCode, out } = await cli.outcome();
+    expect({ exitCode, count: (JSON.parse(out) as { ids: string[] }).ids.length }).toEqual({ exitCode: 0, count: 3 });
+    const { rows } = await database.pool.query(`select payload ->> 'n' as n from tailrace.outbox order by position`);
+    expect(rows).toEqual([{ n: '1' }, { n: '2' }, { n: '3' }]);
+    await using without = new CliProcess(['publish', 'orders'], env(database), '\n');
+    expect(await without.outcome()).toMatchObject({
+      exitCode: 2,
+      err: expect.stringMatching(/input was empty/) as string,
+    });
+  });
+
   it('writes nothing if one line is broken', async () => {
     await using database = await createTestDatabase();
     const lines = [...Array.from({ length: 1_000 }, () => '{}'), 'oops'];
@@ -133,6 +147,18 @@ describe('tail', () => {
         .map((offset) => `${partition} ${offset}%\torders {"h":"x"}\n`)
         .join(''),
     );
+  });
+
+  it('refuses an offset that is not there, also where it would end at once', async () => {
+    await using database = await filled();
+    const place = ['--partition', '0', '--from', '999'];
+    for (const more of [[], ['--exit']]) {
+      const { exitCode, err } = await run(['tail', 'orders', ...place, ...more], env(database));
+      expect({ exitCode, err }).toEqual({
+        exitCode: 1,
+        err: expect.stringMatching(/^tailrace: There is no offset 999 in orders partition 0: .*\n$/) as string,
+      });
+    }
   });
 
   it('waits for what comes, from here on, and ends in good order at Ctrl-C', async () => {

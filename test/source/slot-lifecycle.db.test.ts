@@ -15,9 +15,14 @@ async function slots(database: TestDatabase): Promise<number> {
   return rowCount ?? 0;
 }
 
+/** Ends what still streams from it. */
+async function releaseSlot(database: TestDatabase): Promise<void> {
+  await database.pool.query(`select pg_terminate_backend(active_pid, 60000) ${SLOT_OF_DATABASE} and active`);
+}
+
 /** Its stream ends with it. */
 async function dropSlot(database: TestDatabase): Promise<void> {
-  await database.pool.query(`select pg_terminate_backend(active_pid, 20000) ${SLOT_OF_DATABASE} and active`);
+  await releaseSlot(database);
   await database.pool.query(`select pg_drop_replication_slot(slot_name) ${SLOT_OF_DATABASE}`);
 }
 
@@ -51,6 +56,7 @@ test.each<[string, (database: TestDatabase) => Promise<unknown>]>([
     'was moved on by somebody else',
     async (database) => {
       await publish(database, 2);
+      await releaseSlot(database);
       await database.pool.query(
         `select pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) ${SLOT_OF_DATABASE}`,
       );

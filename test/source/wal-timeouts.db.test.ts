@@ -55,7 +55,7 @@ test('a server without wal_sender_timeout is streamed from', async () => {
 
 test('a stream that falls silent is given up, and what it did not bring comes by the next one', async () => {
   await using database = await createTestDatabase();
-  await using proxy = await createTcpProxy(withTimeout(database.connectionString, '1s'));
+  await using proxy = await createTcpProxy(withTimeout(database.connectionString, '3s'));
   const source = walSource({ connectionString: proxy.connectionString });
   const ledger = new Ledger();
   await publish(database, 3);
@@ -72,7 +72,7 @@ test('a stream that falls silent is given up, and what it did not bring comes by
 
 test('a network that is gone keeps a reader from nothing: not from failing, and not from closing', async () => {
   await using database = await createTestDatabase();
-  await using proxy = await createTcpProxy(withTimeout(database.connectionString, '1s'));
+  await using proxy = await createTcpProxy(withTimeout(database.connectionString, '3s'));
   const source = walSource({ connectionString: proxy.connectionString });
   const ledger = new Ledger();
   await publish(database, 3);
