@@ -1,4 +1,5 @@
 import type { Headers } from '../message/message.ts';
+import type { Cluster } from '../base/cluster.ts';
 import type { LogRecord } from './record.ts';
 
 /** Where to read next in a partition. */
@@ -32,6 +33,11 @@ export interface PartitionEnds {
  * with the same bytes by every later fetch until retention removes it.
  */
 export interface Log {
+  /**
+   * The cluster and timeline of the server that everything is read from; `undefined` before the first reading, and where a log
+   * cannot tell. Once it leads elsewhere, it is another object, and what was asked before fails.
+   */
+  readonly cluster?: Cluster | undefined;
   /** The number of partitions of a topic, 0 if the topic does not exist. */
   partitionCount(topic: string): Promise<number>;
   /** First and next offsets of every partition of a topic, by partition; empty if the topic does not exist. */

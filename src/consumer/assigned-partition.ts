@@ -2,6 +2,7 @@ import type { FetchPosition } from '../broker/log.ts';
 import type { TakenPartition } from './group-tables.ts';
 import { LowMark } from './low-mark.ts';
 import type { ProgressingHolding } from './membership.ts';
+import type { Origin } from './origin.ts';
 
 /** `owned → revoking → released`, and from the first two to `lost` at any moment. */
 export type AssignmentState = 'owned' | 'revoking' | 'released' | 'lost';
@@ -12,6 +13,7 @@ export class AssignedPartition implements ProgressingHolding {
   readonly partition: number;
   readonly epoch: bigint;
   readonly generation: number;
+  readonly origin: Origin;
   /** What is in memory of it: fetched and not finished. */
   records = 0;
   bytes = 0;
@@ -21,11 +23,12 @@ export class AssignedPartition implements ProgressingHolding {
   readonly #abort = new AbortController();
   #state: AssignmentState = 'owned';
 
-  constructor(taken: TakenPartition, generation: number) {
+  constructor(taken: TakenPartition, generation: number, origin: Origin) {
     this.topic = taken.topic;
     this.partition = taken.partition;
     this.epoch = taken.epoch;
     this.generation = generation;
+    this.origin = origin;
     this.#mark = new LowMark(taken.nextOffset);
   }
 

@@ -13,6 +13,7 @@ import type { TakenPartition } from './group-tables.ts';
 import { HandlerTransactions } from './handler-transaction.ts';
 import { HandlerRegistry, type BatchHandler, type BatchOptions, type Handler } from './handlers.ts';
 import { Membership } from './membership.ts';
+import type { Origin } from './origin.ts';
 import { settingsOf, type ConsumerOptions, type ConsumerSettings } from './options.ts';
 import { ensureProcessedPartitions } from './processed-partitions.ts';
 import { TopicWatch } from './topic-watch.ts';
@@ -243,13 +244,16 @@ class GroupConsumer implements Consumer {
     const watch = new TopicWatch(settings, topics);
     const membership = new Membership<AssignedPartition>(settings, topics, watch, {
       holdings: () => [...this.#partitions],
-      taken: (taken, generation) => this.#take(taken, generation),
+      taken: (taken, generation, origin) => this.#take(taken, generation, origin),
       revoked: (partition) => this.#revoke(partition),
       released: (partition) => this.#forget(partition, 'released'),
       lost: (partition) => this.#lose(partition),
       topicsChanged: () => this.#parts?.fetcher.reassigned(),
     });
-    const transactions = new HandlerTransactions(settings, (partition) => partition.mayCommit && membership.isTrusted);
+    const transactions = new HandlerTransactions(settings, {
+      mayCommit: (partition) => partition.mayCommit && membership.isTrusted,
+      elsewhere: () => membership.reconnect(),
+    });
     const dispatcher = new Dispatcher(settings, this.#registry, new Attempts(settings, transactions, this.#tracing), {
       progressed: (partition) => this.#progressed(partition),
       lost: (partition) => this.#lose(partition),
@@ -262,8 +266,8 @@ class GroupConsumer implements Consumer {
     return { membership, transactions, dispatcher, fetcher };
   }
 
-  #take(taken: TakenPartition, generation: number): void {
-    this.#partitions.add(new AssignedPartition(taken, generation));
+  #take(taken: TakenPartition, generation: number, origin: Origin): void {
+    this.#partitions.add(new AssignedPartition(taken, generation, origin));
     this.#parts?.fetcher.reassigned();
   }
 

@@ -6,6 +6,7 @@ import { isTransient } from '../postgres/sqlstate.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { ConsumerSettings } from './options.ts';
 import { Halts } from './halts.ts';
+import { elsewhere } from './origin.ts';
 import { hasRoom, planFetch, type FetchPlan } from './prefetch.ts';
 import { partitionName } from './sync-plan.ts';
 
@@ -94,8 +95,17 @@ export class Fetcher {
       await this.#changed.wait(Number.POSITIVE_INFINITY, stopped);
       return;
     }
+    this.#assertSameLog(plan);
     const records = await this.#fetchPlan(plan);
+    this.#assertSameLog(plan);
     if (!stopped.aborted) this.#deliver(plan, records);
+  }
+
+  /** Offsets mean something only in the log in which they were given. */
+  #assertSameLog({ partitions }: FetchPlan<AssignedPartition>): void {
+    const { cluster } = this.#settings.log;
+    if (partitions.some((partition) => partition.state === 'owned' && partition.origin.log !== cluster))
+      throw elsewhere();
   }
 
   async #fetchPlan(plan: FetchPlan<AssignedPartition>): Promise<LogRecord[]> {

@@ -1,5 +1,7 @@
 import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
+import { isSameCluster, type Cluster } from '../base/cluster.ts';
+import { CLUSTER_SQL, clusterOf, type ClusterRow } from '../postgres/cluster.ts';
 import { isTransient, sqlStateOf } from '../postgres/sqlstate.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import { lendClient } from './lent-client.ts';
@@ -24,6 +26,14 @@ export type TransactionWork = (tx: pg.PoolClient, claim: (messageId: string) => 
 
 type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs'>;
 
+/** What transactions ask and tell. */
+export interface TransactionEvents {
+  /** What this process knows by itself; what it cannot know, the database checks. */
+  mayCommit(partition: AssignedPartition): boolean;
+  /** A client of the pool leads to another cluster or timeline than the one on which the partition was taken. */
+  elsewhere(): void;
+}
+
 const IN_FAILED_TRANSACTION = '25P02';
 
 const MESSAGE_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
@@ -35,13 +45,14 @@ const MESSAGE_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
  */
 export class HandlerTransactions {
   readonly #settings: TransactionSettings;
-  readonly #mayCommit: (partition: AssignedPartition) => boolean;
+  readonly #events: TransactionEvents;
   readonly #open = new Map<HandlerClient, AssignedPartition>();
+  /** Where clients lead that are connected to their server directly. */
+  readonly #clusters = new WeakMap<object, Cluster>();
 
-  /** `mayCommit` says what this process knows by itself; what it cannot know, the database checks. */
-  constructor(settings: TransactionSettings, mayCommit: (partition: AssignedPartition) => boolean) {
+  constructor(settings: TransactionSettings, events: TransactionEvents) {
     this.#settings = settings;
-    this.#mayCommit = mayCommit;
+    this.#events = events;
   }
 
   /** Runs `work` unless all of the messages were handled before. Never throws. */
@@ -54,7 +65,7 @@ export class HandlerTransactions {
     try {
       client = await HandlerClient.take(this.#settings.database);
       this.#open.set(client, partition);
-      if (!this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+      if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
       return await this.#runOn(client, partition, messageIds, work);
     } catch (error) {
       return { outcome: 'failed', by: 'database', error: client?.lost ?? error };
@@ -78,18 +89,38 @@ export class HandlerTransactions {
     work: TransactionWork,
   ): Promise<TransactionResult> {
     const fresh = await this.#begin(client.tx, partition, messageIds);
+    if (!(await this.#leadsTo(client.tx, partition.origin.database))) {
+      client.destroy(); // it may lead to a server that was replaced
+      this.#events.elsewhere();
+      return { outcome: 'assignment-lost' };
+    }
     const handled = fresh.size;
     if (handled === 0) return { outcome: 'committed', handled };
     try {
       await lent(client.tx, (tx) => work(tx, (messageId) => fresh.delete(messageId.toLowerCase())));
       assertInTransaction(client);
-      if (!this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+      if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
       await this.#commit(client.tx, partition);
       client.isClean = true;
       return { outcome: 'committed', handled };
     } catch (error) {
       return this.#failed(client, partition, error);
     }
+  }
+
+  /**
+   * Whether a client, in its transaction, is where a partition was taken. Elsewhere the same epoch may stand there, and
+   * another message at the same offset. Asked once a connection; through a pooler, which may have changed servers since,
+   * each time.
+   */
+  async #leadsTo(tx: pg.PoolClient, wanted: Cluster): Promise<boolean> {
+    const known = this.#clusters.get(tx);
+    if (known !== undefined) return isSameCluster(known, wanted);
+    const { rows } = await tx.query<ClusterRow & { pid: number }>(`${CLUSTER_SQL}, pg_backend_pid() as pid`);
+    const here = clusterOf(rows[0]);
+    if (here === undefined) return false;
+    if (rows[0]?.pid === (tx as { processID?: unknown }).processID) this.#clusters.set(tx, here);
+    return isSameCluster(here, wanted);
   }
 
   /** Returns the ids of messages that were not handled before. Duplicates within `messageIds` count once. */
@@ -120,7 +151,8 @@ export class HandlerTransactions {
   }
 
   #failed(client: HandlerClient, partition: AssignedPartition, error: unknown): TransactionResult {
-    if (sqlStateOf(error) === ASSIGNMENT_ENDED || !this.#mayCommit(partition)) return { outcome: 'assignment-lost' };
+    if (sqlStateOf(error) === ASSIGNMENT_ENDED || !this.#events.mayCommit(partition))
+      return { outcome: 'assignment-lost' };
     if (sqlStateOf(client.lost) === IDLE_TOO_LONG) {
       return { outcome: 'failed', by: 'handler', error: this.#idleTooLong(client.lost) };
     }

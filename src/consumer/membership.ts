@@ -2,10 +2,12 @@ import type pg from 'pg';
 import { backoffMs } from '../base/backoff.ts';
 import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
+import { readCluster } from '../postgres/cluster.ts';
 import { GroupSession } from './group-session.ts';
 import { GroupTables, type TakenPartition } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
-import { missingPlaces } from './start-positions.ts';
+import { elsewhere, fits, isSameOrigin, isShared, type Origin } from './origin.ts';
+import { missingPlaces, type TopicFacts } from './start-positions.ts';
 import { partitionName, planSync, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
 import type { TopicWatch } from './topic-watch.ts';
 
@@ -13,6 +15,7 @@ import type { TopicWatch } from './topic-watch.ts';
 export interface ProgressingHolding extends Holding {
   /** Every record below it is handled or parked. */
   readonly nextOffset: bigint;
+  readonly origin: Origin;
 }
 
 /** When to try again to take a partition in which a commit is under way. */
@@ -22,7 +25,7 @@ const RETAKE_MS = 20;
 export interface MembershipEvents<H extends ProgressingHolding> {
   holdings(): readonly H[];
   /** The partition is to be handled from `nextOffset` on. */
-  taken(partition: TakenPartition, generation: number): void;
+  taken(partition: TakenPartition, generation: number, origin: Origin): void;
   /** Begin nothing more of it, and call {@link Membership.wake} once nothing of it runs. */
   revoked(holding: H): void;
   /** It was given up in good order. */
@@ -35,6 +38,7 @@ export interface MembershipEvents<H extends ProgressingHolding> {
 
 type MembershipSettings = Pick<
   ConsumerSettings,
+  | 'log'
   | 'database'
   | 'schema'
   | 'schemaName'
@@ -67,6 +71,8 @@ export class Membership<H extends ProgressingHolding> {
   /** Whether a partition could not be taken because a commit of its former owner was under way. */
   #isTakeOpen = false;
   #failures = 0;
+  /** Whether log and database are one cluster, as long as that is not known to be otherwise from the beginning. */
+  #isShared: boolean | undefined;
   #problem: string | undefined;
 
   constructor(settings: MembershipSettings, topics: readonly string[], watch: TopicWatch, events: MembershipEvents<H>) {
@@ -104,6 +110,12 @@ export class Membership<H extends ProgressingHolding> {
   /** Lets the next heartbeat come at once. */
   wake(): void {
     this.#wake.notify();
+  }
+
+  /** Another client seems to lead elsewhere: lets the next heartbeat come at once, over a new connection. */
+  reconnect(): void {
+    this.#closeSession();
+    this.wake();
   }
 
   /** From now on every partition is to go to others, each as soon as nothing of it runs. */
@@ -190,14 +202,32 @@ export class Membership<H extends ProgressingHolding> {
     this.#session = undefined;
   }
 
-  /** One heartbeat. What it changed is told only after the commit. */
+  /** One heartbeat; another one if the log is to be asked first where it leads to now. */
   async #sync({ client }: GroupSession): Promise<void> {
+    if (await this.#syncOnce(client)) return;
+    await this.#watch.askAnew();
+    if (!(await this.#syncOnce(client))) throw elsewhere();
+  }
+
+  /**
+   * What it changed is told only after the commit. False, with nothing done, while what is known of the log is not of where
+   * it leads to, or not of where the database is.
+   */
+  async #syncOnce(client: pg.PoolClient): Promise<boolean> {
     const { memberId, leaseMs } = this.#settings;
     const startedAt = performance.now();
-    const holdings = this.#events.holdings();
     const generation = await this.#tables.begin(client, this.#idleMs);
+    const origin = await this.#originOf(client);
+    this.#loseWhatIsNotOf(origin);
+    this.#isShared ??= isShared(origin);
+    if (!fits(origin, this.#isShared) || !this.#watch.isOf(origin.log)) {
+      await client.query('rollback');
+      return false;
+    }
+    const { facts } = this.#watch;
+    const holdings = this.#events.holdings();
     const members = await this.#tables.heartbeat(client, { memberId, topics: this.#topics }, leaseMs);
-    const rows = await this.#knownRows(client);
+    const rows = await this.#knownRows(client, facts);
     const plan = planSync({ memberId, generation, members, rows, holdings });
     await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
@@ -205,9 +235,26 @@ export class Membership<H extends ProgressingHolding> {
     const taken = await this.#tables.take(client, memberId, plan.take);
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
-    this.#tell(plan, taken, generation);
+    this.#tell(plan, taken, generation, origin);
     this.#trustUntil(startedAt + leaseMs);
     this.#isTakeOpen = taken.length < plan.take.length;
+    return true;
+  }
+
+  /** Where this transaction is, and the log. */
+  async #originOf(client: pg.PoolClient): Promise<Origin> {
+    const database = await readCluster(client);
+    if (database === undefined) throw elsewhere(); // a hot standby
+    return { database, log: this.#settings.log.cluster };
+  }
+
+  /** Offsets and epochs of another history say nothing here, even where they look the same. */
+  #loseWhatIsNotOf(origin: Origin): void {
+    const holdings = this.#events.holdings().filter((holding) => !isSameOrigin(holding.origin, origin));
+    if (holdings.length === 0) return;
+    const { group, memberId, logger } = this.#settings;
+    logger.error({ group, memberId, code: 'WRONG_CLUSTER' }, elsewhere().message);
+    for (const holding of holdings) this.#events.lost(holding);
   }
 
   /** A member that hangs inside its heartbeat is not to keep the group's lock for longer than the others can wait. */
@@ -215,9 +262,9 @@ export class Membership<H extends ProgressingHolding> {
     return Math.ceil(this.#settings.leaseMs / 3);
   }
 
-  async #knownRows(client: pg.PoolClient): Promise<CursorRow[]> {
+  async #knownRows(client: pg.PoolClient, facts: readonly TopicFacts[]): Promise<CursorRow[]> {
     let rows = await this.#tables.cursors(client);
-    const missing = missingPlaces(this.#watch.facts, rows);
+    const missing = missingPlaces(facts, rows);
     if (missing.length > 0) {
       await this.#tables.addCursors(client, missing);
       rows = await this.#tables.cursors(client);
@@ -245,11 +292,11 @@ export class Membership<H extends ProgressingHolding> {
     if (isDue) this.#placesDueAt = performance.now() + this.#settings.cursorIntervalMs;
   }
 
-  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], generation: number): void {
+  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], generation: number, origin: Origin): void {
     for (const holding of plan.lost) this.#events.lost(holding);
     for (const holding of plan.released) this.#events.released(holding);
     for (const holding of plan.revoke) this.#events.revoked(holding);
-    for (const partition of taken) this.#events.taken(partition, generation);
+    for (const partition of taken) this.#events.taken(partition, generation, origin);
   }
 
   /** The lease runs until `deadline`, on the monotonic clock. If no later heartbeat succeeds, everything is lost then. */
@@ -270,6 +317,7 @@ export class Membership<H extends ProgressingHolding> {
   async #leave({ client }: GroupSession): Promise<void> {
     const { memberId } = this.#settings;
     const generation = await this.#tables.begin(client, this.#idleMs);
+    this.#loseWhatIsNotOf(await this.#originOf(client));
     const holdings = this.#events.holdings();
     await this.#tables.advance(
       client,

@@ -1,4 +1,5 @@
 import { messageOf } from '../base/errors.ts';
+import type { Cluster } from '../base/cluster.ts';
 import type { ConsumerSettings } from './options.ts';
 import { askAbout, type TopicFacts } from './start-positions.ts';
 
@@ -13,6 +14,8 @@ export class TopicWatch {
   readonly #topics: readonly string[];
   #settled: ReadonlySet<string> = new Set();
   #asking: Promise<void> | undefined;
+  /** Where the facts were found. */
+  #cluster: Cluster | undefined;
 
   constructor(settings: Pick<ConsumerSettings, 'log' | 'startFrom' | 'logger' | 'group'>, topics: readonly string[]) {
     this.#settings = settings;
@@ -21,6 +24,11 @@ export class TopicWatch {
 
   get facts(): TopicFacts[] {
     return [...this.#facts.values()];
+  }
+
+  /** Whether the facts are of this cluster. */
+  isOf(cluster: Cluster | undefined): boolean {
+    return this.#cluster === cluster;
   }
 
   /** Whether a topic was there when the log was last asked. */
@@ -51,6 +59,31 @@ export class TopicWatch {
 
   /** Asks about every topic that is due, or about all. Returns whether the answers changed. Throws what the log throws. */
   async ask(all: boolean): Promise<boolean> {
+    const { log } = this.#settings;
+    for (let changed = false; ;) {
+      const { cluster } = log;
+      if (cluster !== this.#cluster) this.#forget(cluster);
+      changed = (await this.#askNow(all)) || changed;
+      if (cluster === log.cluster) return changed;
+    }
+  }
+
+  /** Asks about every topic, where the log leads to now. Throws what the log throws. */
+  async askAnew(): Promise<void> {
+    await this.#asking;
+    const [topic] = this.#topics;
+    if (topic !== undefined) await this.#settings.log.ends(topic); // of a count it may remember what it was
+    await this.ask(true);
+  }
+
+  #forget(cluster: Cluster | undefined): void {
+    this.#cluster = cluster;
+    this.#facts.clear();
+    this.#askedAt.clear();
+    this.#settled = new Set();
+  }
+
+  async #askNow(all: boolean): Promise<boolean> {
     let changed = false;
     for (const topic of this.#topics) {
       if (!all && !this.#isDue(topic)) continue;

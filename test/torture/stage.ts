@@ -133,10 +133,6 @@ export class Stage implements AsyncDisposable {
     await Promise.all(this.relays.map((child) => child.kill()));
   }
 
-  async killConsumers(): Promise<void> {
-    await Promise.all(this.consumers.map((child) => child.kill()));
-  }
-
   /** More relays than there are always. */
   async startExtraRelays(): Promise<Child[]> {
     return Promise.all(EXTRA_RELAYS.map((name) => this.start(name)));

@@ -1,6 +1,7 @@
 import { TailraceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import type { Signal } from '../../base/signal.ts';
+import type { Cluster } from '../../base/cluster.ts';
 import type { WriterOptions } from '../log.ts';
 import { assertSameCluster, decideLease, type LeaseRow, type LeaseTable } from './lease.ts';
 import { retrying } from './retry.ts';
@@ -21,6 +22,8 @@ export interface AcquireContext {
 /** A lease that was taken. */
 export interface HeldLease {
   readonly epoch: string;
+  /** Where it was taken: an epoch says nothing elsewhere. */
+  readonly cluster: Cluster;
   /** On the monotonic clock, just before the request that took it was sent. */
   readonly takenAtMs: number;
 }
@@ -79,13 +82,13 @@ class LeaseWait {
       case 'wait':
         return this.#wait(decision.waitMs, decision.holder);
       case 'create':
-        return held(await table.create(session, holder, leaseMs, here), takenAtMs);
+        return held(await table.create(session, holder, leaseMs, here), here, takenAtMs);
       case 'take over':
         this.#context.logger.info(
           { from: decision.from.holder, why: decision.why },
           'taking over the right to append from another relay',
         );
-        return held(await table.takeOver(session, decision.from, holder, leaseMs), takenAtMs);
+        return held(await table.takeOver(session, decision.from, holder, leaseMs), here, takenAtMs);
     }
   }
 
@@ -99,8 +102,8 @@ class LeaseWait {
   }
 }
 
-function held(epoch: string | undefined, takenAtMs: number): HeldLease | undefined {
-  return epoch === undefined ? undefined : { epoch, takenAtMs };
+function held(epoch: string | undefined, cluster: Cluster, takenAtMs: number): HeldLease | undefined {
+  return epoch === undefined ? undefined : { epoch, cluster, takenAtMs };
 }
 
 function assertNotStopped(signal: AbortSignal): void {

@@ -1,10 +1,11 @@
+import type { Cluster } from '../../base/cluster.ts';
 import type { FetchOptions, FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import { outOfRange, readRows, type FetchPass } from './fetch-rows.ts';
 import { fetchSql, type FetchRow } from './fetch-statement.ts';
 import { danglingEntry, MissingRows } from './missing-rows.ts';
 import { invalid, LONGEST_TIMER_MS } from './options.ts';
-import type { ReadPool } from './read-pool.ts';
+import { logMoved, type ReadPool } from './read-pool.ts';
 import type { Topics } from './topics.ts';
 import type { ParkedFetch, WakeUps } from './wake-ups.ts';
 
@@ -18,6 +19,12 @@ interface Bounds {
 interface Target {
   readonly id: number;
   readonly position: FetchPosition;
+}
+
+interface Asked {
+  readonly targets: readonly Target[];
+  /** Where the numbers of the partitions come from. */
+  readonly cluster: Cluster | undefined;
 }
 
 /** A row that is not visible yet is looked for this soon, then after twice as long, and so on up to the longest wait. */
@@ -46,22 +53,18 @@ export class Fetcher {
 
   async fetch(positions: readonly FetchPosition[], options: FetchOptions = {}): Promise<LogRecord[]> {
     const bounds = boundsOf(options);
+    const cluster = this.#parts.pool.cluster;
     const targets = await this.#targets(positions);
     using parked = this.#parts.wakeUps.park(targets.map(({ id }) => id));
     const { closing } = this.#parts;
     const abort = options.signal === undefined ? closing : AbortSignal.any([options.signal, closing]);
-    return await this.#fetchOrWait(targets, bounds, parked, abort);
+    return await this.#fetchOrWait({ targets, cluster }, bounds, parked, abort);
   }
 
-  async #fetchOrWait(
-    targets: readonly Target[],
-    bounds: Bounds,
-    parked: ParkedFetch,
-    abort: AbortSignal,
-  ): Promise<LogRecord[]> {
+  async #fetchOrWait(asked: Asked, bounds: Bounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
     const deadlineMs = performance.now() + bounds.maxWaitMs;
     for (let lookMs = FIRST_LOOK_MS; !abort.aborted;) {
-      const { records, blocked } = await this.#pass(targets, bounds);
+      const { records, blocked } = await this.#pass(asked, bounds);
       const leftMs = deadlineMs - performance.now();
       if (records.length > 0 || leftMs <= 0) return records;
       const delayMs = blocked.length > 0 ? lookMs : this.#parts.wakeUps.pollDelayMs();
@@ -82,13 +85,14 @@ export class Fetcher {
     return targets;
   }
 
-  async #pass(targets: readonly Target[], bounds: Bounds): Promise<FetchPass> {
+  async #pass({ targets, cluster }: Asked, bounds: Bounds): Promise<FetchPass> {
     if (targets.length === 0) return { records: [], blocked: [] };
     const turned = rotated(targets, Math.random());
     const ids = turned.map(({ id }) => id);
     const offsets = turned.map(({ position }) => position.offset);
     const values = [`{${ids.join(',')}}`, `{${offsets.join(',')}}`, bounds.maxRecords, bounds.maxBytes];
     const rows = await this.#parts.pool.query(this.#sql, values, 'tailrace_fetch');
+    if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
     const pass = readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),

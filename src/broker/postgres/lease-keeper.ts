@@ -93,6 +93,14 @@ export function takenOver(): TailraceError {
   );
 }
 
+/** The reason when the connection leads to another cluster or timeline than the one on which the lease was taken. */
+export function leftBehind(): TailraceError {
+  return new TailraceError(
+    'LEASE_LOST',
+    'The right to append was held on another cluster or timeline than the one to which the connection leads now. Acquire a new writer.',
+  );
+}
+
 function expired(leaseMs: number): TailraceError {
   return new TailraceError(
     'LEASE_LOST',

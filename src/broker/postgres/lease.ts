@@ -1,15 +1,11 @@
 import { TailraceError } from '../../base/errors.ts';
+import { isSameCluster, showCluster, type Cluster } from '../../base/cluster.ts';
+import { SYSTEM_IDENTIFIER_SQL, TIMELINE_SQL } from '../../postgres/cluster.ts';
 import type { RelayMode } from '../log.ts';
 import type { Session } from './session.ts';
 
 /** One log has one writer, so one lease. */
 export const LEASE_NAME = 'relay';
-
-/** Which cluster a server belongs to, and which of its histories it follows. */
-export interface Cluster {
-  readonly systemIdentifier: string;
-  readonly timeline: number;
-}
 
 /** The `backend_pid` of a lease that was given up. No backend has it. */
 const NO_BACKEND = 0;
@@ -92,15 +88,10 @@ export function assertSameCluster({ cluster, row }: LeaseView, quotedSchema: str
   throw wrongCluster(cluster, row, quotedSchema);
 }
 
-function isSameCluster(one: Cluster, other: Cluster): boolean {
-  return one.systemIdentifier === other.systemIdentifier && one.timeline === other.timeline;
-}
-
 function wrongCluster(found: Cluster, written: Cluster, schema: string): TailraceError {
-  const show = ({ systemIdentifier, timeline }: Cluster): string => `cluster ${systemIdentifier}, timeline ${timeline}`;
   return new TailraceError(
     'WRONG_CLUSTER',
-    `This log was last written on ${show(written)}; this server is ${show(found)}. ` +
+    `This log was last written on ${showCluster(written)}; this server is ${showCluster(found)}. ` +
       'It was restored from a backup, upgraded to another cluster, or a standby was promoted: if the newest transactions ' +
       'were lost with that, their offsets, positions and transaction ids are given out again, and consumers may hold ' +
       'messages that this log will never have. Compare the message ids that consumers hold with this log, move groups that ' +
@@ -123,9 +114,7 @@ export class LeaseTable {
 
   async look(session: Session): Promise<LeaseView> {
     const result = await session.query<ViewRow>({
-      text: `select (select system_identifier::text from pg_control_system()) as here_identifier,
-           case when not pg_is_in_recovery()
-             then ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int end as here_timeline,
+      text: `select ${SYSTEM_IDENTIFIER_SQL} as here_identifier, ${TIMELINE_SQL} as here_timeline,
            l.epoch::text, l.holder, l.backend_pid, l.system_identifier, l.timeline, l.expires_at::text,
            (extract(epoch from l.expires_at - clock_timestamp()) * 1000)::float8 as remaining_ms,
            exists (select from pg_stat_activity a where a.pid = l.backend_pid) as connected

@@ -1,11 +1,13 @@
 import { Signal } from '../../base/signal.ts';
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
+import { isSameCluster, type Cluster } from '../../base/cluster.ts';
+import { readCluster } from '../../postgres/cluster.ts';
 import type { LogWriter, WriterOptions } from '../log.ts';
 import { acquireLease } from './acquire-lease.ts';
 import { AppendStatement } from './append-statement.ts';
 import { channelOf } from './channels.ts';
-import { LeaseKeeper, takenOver } from './lease-keeper.ts';
+import { LeaseKeeper, leftBehind, takenOver } from './lease-keeper.ts';
 import { LeaseTable, type AskedOfHolder } from './lease.ts';
 import { explain, PLAN_SETTINGS, type ReadPool } from './read-pool.ts';
 import { ASKED } from './requests.ts';
@@ -36,7 +38,7 @@ export interface OpenWriterContext {
  * @throws TailraceError `STOPPED`, `WRONG_CLUSTER`, `HOT_STANDBY`, `NOT_MIGRATED`.
  */
 export async function openWriter(context: OpenWriterContext, options: WriterOptions): Promise<LogWriter> {
-  const told: Told = { freed: new Signal(), onAsked: () => undefined };
+  const told: Told = { freed: new Signal(), onAsked: () => undefined, onOpened: () => undefined };
   const session = openAppendSession(context, options.leaseMs, told);
   try {
     return await takeAndBuild(context, options, session, told);
@@ -52,6 +54,8 @@ interface Told {
   readonly freed: Signal;
   /** Called when operators ask for something. */
   onAsked: () => void;
+  /** Called with where a new connection leads. Throws if nothing may be appended there. */
+  onOpened: (cluster: Cluster | undefined) => void;
 }
 
 async function takeAndBuild(
@@ -63,7 +67,12 @@ async function takeAndBuild(
   const { quotedSchema, schema, logger, pool } = context;
   const { leaseMs } = options;
   const table = new LeaseTable(quotedSchema, channelOf(schema, 'lease'));
-  const { epoch, takenAtMs } = await acquireLease({ session, table, freed: told.freed, quotedSchema, logger }, options);
+  let here: Cluster | undefined;
+  told.onOpened = (opened) => (here = opened);
+  const { epoch, cluster, takenAtMs } = await acquireLease(
+    { session, table, freed: told.freed, quotedSchema, logger },
+    options,
+  );
   const leaseSession = openLeaseSession(context, leaseMs);
   let noteAsked = (_asked: AskedOfHolder): void => undefined;
   const keeper = new LeaseKeeper({
@@ -76,8 +85,14 @@ async function takeAndBuild(
     takenAtMs,
     logger,
   });
+  told.onOpened = (opened) => {
+    if (opened !== undefined && isSameCluster(opened, cluster)) return;
+    keeper.lose(leftBehind());
+    throw leftBehind();
+  };
   const giveUp = (): Promise<void> => giveLeaseUp(table, leaseSession, epoch, logger);
   try {
+    told.onOpened(here); // there may have been another connection since the lease was taken
     const tables = new WriterTables(pool, quotedSchema, logger);
     const retry = {
       signal: keeper.signal,
@@ -132,6 +147,7 @@ function openAppendSession(context: OpenWriterContext, leaseMs: number, told: To
       statement_timeout: String(Math.ceil(statementTimeoutMs)),
     },
     openingSql: DURABLE_COMMITS,
+    onOpened: async (client) => told.onOpened(await readCluster(client)),
     timeoutMs: statementTimeoutMs + ANSWER_MARGIN_MS,
     channel: channelOf(context.schema, 'lease'),
     onNotification: (payload) => {

@@ -1,4 +1,5 @@
 import { TailraceError } from '../../base/errors.ts';
+import type { Cluster } from '../../base/cluster.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import type {
   FetchOptions,
@@ -60,6 +61,10 @@ class PostgresHomeLog implements PostgresLog {
       quotedSchema,
       closing: this.#closing.signal,
     });
+  }
+
+  get cluster(): Cluster | undefined {
+    return this.#pool.cluster;
   }
 
   async partitionCount(topic: string): Promise<number> {

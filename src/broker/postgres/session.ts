@@ -12,6 +12,8 @@ export interface SessionOptions {
   readonly settings?: Readonly<Record<string, string>>;
   /** A statement for each new connection, after its settings. */
   readonly openingSql?: string;
+  /** Asked of each new connection, which is not used if this rejects. */
+  readonly onOpened?: (client: pg.Client) => Promise<void>;
   /** How long to wait for a connection, or for an answer, before the connection counts as lost. */
   readonly timeoutMs: number;
   /** A channel to listen to from the moment the connection is open. */
@@ -90,9 +92,10 @@ export class Session {
   }
 
   async #prepare(client: pg.Client): Promise<void> {
-    const { settings, openingSql, channel } = this.#options;
+    const { settings, openingSql, onOpened, channel } = this.#options;
     if (settings !== undefined) await client.query(...setConfig(settings));
     if (openingSql !== undefined) await client.query(openingSql);
+    if (onOpened !== undefined) await onOpened(client);
     if (channel !== undefined) await client.query(`listen ${pg.escapeIdentifier(channel)}`);
   }
 

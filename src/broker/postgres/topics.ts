@@ -1,4 +1,5 @@
 import { TailraceError } from '../../base/errors.ts';
+import type { Cluster } from '../../base/cluster.ts';
 import { assertPartitions } from './options.ts';
 import type { ReadPool } from './read-pool.ts';
 
@@ -7,11 +8,12 @@ export type PartitionIds = readonly number[];
 
 const NAME = /^[A-Za-z0-9._-]{1,200}$/;
 
-/** The topics of a log. Remembers what it has seen: topics do not go away. */
+/** The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics do not go away. */
 export class Topics {
   readonly #pool: ReadPool;
   readonly #schema: string;
-  readonly #known = new Map<string, PartitionIds>();
+  readonly #seen = new Map<string, PartitionIds>();
+  #seenOn: Cluster | undefined;
 
   constructor(pool: ReadPool, quotedSchema: string) {
     this.#pool = pool;
@@ -20,12 +22,12 @@ export class Topics {
 
   /** A topic that was found before; `undefined` says nothing about whether it exists. */
   known(topic: string): PartitionIds | undefined {
-    return this.#known.get(topic);
+    return this.#known().get(topic);
   }
 
   /** `undefined` if the topic does not exist. */
   async find(topic: string): Promise<PartitionIds | undefined> {
-    return this.#known.get(topic) ?? (await this.#load(topic));
+    return this.#known().get(topic) ?? (await this.#load(topic));
   }
 
   /**
@@ -34,9 +36,9 @@ export class Topics {
    * @throws TailraceError `UNKNOWN_TOPIC`: no such topic, or no such partition of it.
    */
   async idOf(topic: string, partition: number): Promise<number> {
-    const id = this.#known.get(topic)?.[partition] ?? (await this.#load(topic))?.[partition];
+    const id = this.#known().get(topic)?.[partition] ?? (await this.#load(topic))?.[partition];
     if (id !== undefined) return id;
-    const count = this.#known.get(topic)?.length;
+    const count = this.#known().get(topic)?.length;
     if (count === undefined) throw unknownTopic(topic);
     throw new TailraceError(
       'UNKNOWN_TOPIC',
@@ -65,14 +67,22 @@ export class Topics {
     return ids;
   }
 
+  #known(): Map<string, PartitionIds> {
+    const { cluster } = this.#pool;
+    if (cluster !== this.#seenOn) this.#seen.clear();
+    this.#seenOn = cluster;
+    return this.#seen;
+  }
+
   async #load(topic: string): Promise<PartitionIds | undefined> {
+    const before = this.#pool.cluster;
     const rows = await this.#pool.query(
       `select id from ${this.#schema}.log_partition where topic = $1 order by partition`,
       [topic],
     );
     if (rows.length === 0) return undefined;
     const ids = rows.map(([id]) => Number(id));
-    this.#known.set(topic, ids);
+    if (before === undefined || before === this.#pool.cluster) this.#known().set(topic, ids);
     return ids;
   }
 }

@@ -73,7 +73,7 @@ export const SERVERS: readonly Fault[] = [
   },
   {
     name: 'failover',
-    what: 'a standby that is half a second behind is promoted in the place of a server that died; relays halt until an operator accepts it, and consumers start anew',
+    what: 'a standby that is half a second behind is promoted in the place of a server that died; relays halt until an operator accepts it, and consumers go on from what it has',
     slow: true,
     inject: failOver,
   },
@@ -108,20 +108,13 @@ const APPENDING = `select pid from pg_stat_activity where application_name = 'ta
 
 const NAMED = 'select pid from pg_stat_activity where application_name = $1 order by backend_start desc limit 1';
 
-/**
- * Consumers go down with the server. One that lived on would go on from the offsets that it has in memory, which the new
- * history gives to other messages.
- */
+/** Consumers live on: what they have in memory means other messages in the new history. */
 async function failOver(stage: Stage): Promise<boolean> {
   const { cluster, database, stop } = stage;
-  const consumers = stage.consumers.map(({ name }) => name);
   const haltsBefore = stage.halts;
   stage.allowedHalts = ['WRONG_CLUSTER'];
   stage.history.write('failover', 'invoke');
-  await cluster.failOver(async () => {
-    await pause(500, stop);
-    await stage.killConsumers();
-  });
+  await cluster.failOver(() => pause(500, stop));
   stage.history.write('failover', 'ok');
   const halted = await waitUntil(() => stage.halts >= haltsBefore + stage.relays.length, PATIENCE_MS, stop);
   await stage.stopRelays();
@@ -130,6 +123,5 @@ async function failOver(stage: Stage): Promise<boolean> {
     `update tailrace.relay_lease set timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int`,
   );
   await stage.startRelays();
-  await Promise.all(consumers.map((name) => stage.start(name)));
   return halted;
 }
