@@ -19,6 +19,7 @@ import { addRelaySwitchCommand } from './relay-switch-command.ts';
 import { addSettingOptions, givenSettings, type GivenOptions } from './setting-options.ts';
 import { stopSignals } from './stop-signals.ts';
 import type { Terminal } from './terminal.ts';
+import { keepYoungGenerationSmall } from './young-generation.ts';
 
 /** Adds `tailrace relay`. */
 export function addRelayCommand(program: Command, terminal: Terminal): void {
@@ -71,6 +72,7 @@ class RelayRun {
   }
 
   async #run(): Promise<void> {
+    keepYoungGenerationSmall();
     const config = this.#load();
     const state = { config };
     const logger = this.#loggerOf(config, () => state.config.log.level);
