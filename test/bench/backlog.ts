@@ -54,6 +54,14 @@ export async function writeBacklog(client: pg.Client, messages: number): Promise
   await client.query('analyze tailrace.outbox');
 }
 
+/** Commits so many messages in one transaction. */
+export async function writeTransaction(client: pg.Client, messages: number): Promise<void> {
+  await client.query('select tailrace.ensure_outbox_partitions()');
+  await client.query(`insert into tailrace.outbox (message_id, topic, key, type, payload)
+    select gen_random_uuid(), 'orders', 'order-' || n % 1000, 'OrderPlaced', ${pg.escapeLiteral(payload())}
+    from generate_series(1, ${messages}) n`);
+}
+
 function payload(): string {
   const empty = JSON.stringify({ customer: 'c-1', sku: 'sku-1', quantity: 2, note: '' });
   return empty.replace('""}', `"${'x'.repeat(PAYLOAD_BYTES - empty.length)}"}`);

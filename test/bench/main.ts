@@ -2,14 +2,17 @@ import { cpus, release, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { startLocalServer } from '../../src/postgres/local-server.ts';
 import { findPostgres } from '../servers/find-postgres.ts';
+import { idleSuite } from './idle-suite.ts';
 import { latencySuite } from './latency-suite.ts';
 import { memorySuite } from './memory-suite.ts';
 import { relaySuite } from './relay-suite.ts';
 import { describe, type Row } from './report.ts';
 
+const SUITES = ['relay', 'latency', 'memory', 'idle'];
+
 const HELP = `npm run bench -- [options]
 
-  --suite a,b    which suites: relay, latency, memory (default: all)
+  --suite a,b    which suites: relay, latency, memory, idle (default: all)
   --quick        smaller workloads, for a first look; the bars are the same
   --json         one JSON document on stdout, progress on stderr
   --help         this text
@@ -19,7 +22,7 @@ Ends with 0 only if every figure reaches its bar. How to read them: test/bench/R
 
 const { values } = parseArgs({
   options: {
-    suite: { type: 'string', default: 'relay,latency,memory' },
+    suite: { type: 'string', default: SUITES.join(',') },
     quick: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -32,9 +35,9 @@ async function main(): Promise<number> {
     return 0;
   }
   const wanted = values.suite.split(',');
-  const unknown = wanted.filter((suite) => !['relay', 'latency', 'memory'].includes(suite));
+  const unknown = wanted.filter((suite) => !SUITES.includes(suite));
   if (unknown.length > 0) {
-    process.stderr.write(`There is no suite ${unknown.join(', ')}. Expected relay, latency or memory.\n`);
+    process.stderr.write(`There is no suite ${unknown.join(', ')}. Expected ${SUITES.join(', ')}.\n`);
     return 2;
   }
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
@@ -63,6 +66,7 @@ async function run(wanted: readonly string[], say: (text: string) => void): Prom
     rows.push(...(await latencySuite({ server, perSecond: 500, seconds: 20 * scale, rounds: 3, say })));
   }
   if (wanted.includes('memory')) rows.push(...(await memorySuite({ server, messages: 1_000_000 * scale, say })));
+  if (wanted.includes('idle')) rows.push(...(await idleSuite({ server, mebibytes: 1024 * scale, say })));
   return rows;
 }
 
