@@ -1,42 +1,23 @@
-import { execFile } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, rm, stat, writeFile } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import pg from 'pg';
 import { expect, test } from 'vitest';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer } from '../../src/consumer/index.ts';
 import { createOutbox } from '../../src/outbox/outbox.ts';
 import { startLocalServer, type LocalServer } from '../../src/postgres/local-server.ts';
+import { conninfoOf, copyCluster } from '../servers/copy-cluster.ts';
 import { withDatabase } from '../servers/postgres-setup.ts';
 import { startOwnServer, temporaryFolder, type OwnServer } from '../source/own-server.ts';
 import { Counted, EFFECT_TABLE, type Effect } from './counted.ts';
 import { until } from './kit.ts';
 
 /** A copy of a server that replays what the server writes. */
-async function startStandby({ server, pool }: OwnServer, dataDir: string): Promise<LocalServer> {
-  const client = await pool.connect();
-  await client.query(`select pg_backup_start('standby', true)`);
-  await promisify(execFile)('cp', ['-a', server.dataDir, dataDir]);
-  const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop()');
-  client.release();
-  const { uid, gid } = await stat(dataDir);
-  for (const [name, text] of [
-    ['backup_label', rows[0]?.labelfile ?? ''],
-    ['standby.signal', ''],
-  ] as const) {
-    await writeFile(join(dataDir, name), text);
-    await chown(join(dataDir, name), uid, gid);
-  }
-  await rm(join(dataDir, 'postmaster.pid'), { force: true });
-  const { port, connectionString } = server;
-  const { password } = new URL(connectionString);
-  return startLocalServer({
-    dataDir,
-    settings: { primary_conninfo: `host=127.0.0.1 port=${port} user=postgres password=${password}` },
-  });
+async function startStandby({ server }: OwnServer, dataDir: string): Promise<LocalServer> {
+  const url = server.connectionString;
+  await copyCluster({ url, dataDir: server.dataDir }, dataDir);
+  return startLocalServer({ dataDir, settings: { primary_conninfo: conninfoOf(url) } });
 }
 
 /** An address that leads to one server, and later to another. */

@@ -1,11 +1,9 @@
-import { chown, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
-import { execFile } from 'node:child_process';
 import pg from 'pg';
 import { expect, test } from 'vitest';
 import { walSource } from '../../src/source/wal/wal-source.ts';
 import { startLocalServer, type LocalServer } from '../../src/postgres/local-server.ts';
+import { conninfoOf, copyCluster } from '../servers/copy-cluster.ts';
 import { withDatabase } from '../servers/postgres-setup.ts';
 import { relayUntil, until } from './harness.ts';
 import { judge, Ledger } from './ledger.ts';
@@ -17,25 +15,12 @@ const exact = { lost: 0, invented: 0, doubled: 0, reordered: 0 };
 /** Starts a standby of a server from a copy of its data folder. */
 async function startStandby({ server, pool }: OwnServer, dataDir: string): Promise<LocalServer> {
   await pool.query(`select pg_create_physical_replication_slot('standby', true)`);
-  const client = await pool.connect();
-  await client.query(`select pg_backup_start('standby', true)`);
-  await promisify(execFile)('cp', ['-a', server.dataDir, dataDir]);
-  const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop()');
-  client.release();
-  const { uid, gid } = await stat(dataDir);
-  for (const [name, text] of [
-    ['backup_label', rows[0]?.labelfile ?? ''],
-    ['standby.signal', ''],
-  ] as const) {
-    await writeFile(join(dataDir, name), text);
-    await chown(join(dataDir, name), uid, gid);
-  }
-  await rm(join(dataDir, 'postmaster.pid'), { force: true });
-  const primary = new URL(server.connectionString);
+  const url = server.connectionString;
+  await copyCluster({ url, dataDir: server.dataDir }, dataDir);
   return startLocalServer({
     dataDir,
     settings: {
-      primary_conninfo: `host=127.0.0.1 port=${server.port} user=postgres password=${primary.password} dbname=shop`,
+      primary_conninfo: conninfoOf(url, 'shop'),
       primary_slot_name: 'standby',
       hot_standby_feedback: 'on',
       sync_replication_slots: 'on',

@@ -1,14 +1,10 @@
-import { execFile } from 'node:child_process';
-import { chown, rm, stat, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { promisify } from 'node:util';
 import type pg from 'pg';
 import { pause } from '../../src/base/signal.ts';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
 import { closeClient, openClient } from '../../src/postgres/connection.ts';
 import type { ServerSettings } from '../../src/postgres/server-settings.ts';
+import { conninfoOf, copyCluster } from '../servers/copy-cluster.ts';
 
-const run = promisify(execFile);
 const LOOK_MS = 50;
 const PATIENCE_MS = 60_000;
 
@@ -35,14 +31,13 @@ export class Standby implements AsyncDisposable {
 
   /** Resolves once it streams. */
   static async start({ url, dataDir, standbyDir, binDir, settings }: StandbyOptions): Promise<Standby> {
-    await copyCluster(url, dataDir, standbyDir);
-    const { hostname, port, username, password } = new URL(url);
+    await copyCluster({ url, dataDir }, standbyDir);
     const server = await startLocalServer({
       binDir,
       dataDir: standbyDir,
       settings: {
         ...settings,
-        primary_conninfo: `host=${hostname} port=${port} user=${username} password=${password}`,
+        primary_conninfo: conninfoOf(url),
       },
     });
     const client = await openClient({ connectionString: server.connectionString, applicationName: 'torture standby' });
@@ -89,29 +84,4 @@ export class Standby implements AsyncDisposable {
     }
     throw new Error(`The standby ${failure}.`);
   }
-}
-
-/** A base backup, as the low-level interface makes one: https://www.postgresql.org/docs/current/continuous-archiving.html */
-async function copyCluster(url: string, from: string, to: string): Promise<void> {
-  const client = await openClient({ connectionString: url, applicationName: 'torture backup' });
-  try {
-    await client.query(`select pg_backup_start('torture', true)`);
-    // Files that leave while they are copied make it fail, and are of no account.
-    await run('cp', ['-a', from, to]).catch(() => undefined);
-    const { rows } = await client.query<{ labelfile: string }>('select labelfile from pg_backup_stop(false)');
-    await rm(join(to, 'postmaster.pid'), { force: true });
-    await rm(join(to, 'postmaster.opts'), { force: true });
-    await run('/bin/sh', ['-c', 'rm -rf "$0"/*', join(to, 'pg_replslot')]);
-    await writeAsOwner(to, 'backup_label', rows[0]?.labelfile ?? '');
-    await writeAsOwner(to, 'standby.signal', '');
-  } finally {
-    await closeClient(client);
-  }
-}
-
-async function writeAsOwner(folder: string, name: string, text: string): Promise<void> {
-  const path = join(folder, name);
-  const { uid, gid } = await stat(folder);
-  await writeFile(path, text, { mode: 0o600 });
-  await chown(path, uid, gid);
 }
