@@ -17,4 +17,8 @@ export interface LogRecord {
   readonly payload: string | null;
   readonly payloadBytes: Buffer | null;
   readonly occurredAt: Date;
+  /** From then on no handler begins it. Absent: it keeps for ever. */
+  readonly expiresAt?: Date;
+  /** No handler gets it before. Absent: at once. */
+  readonly deliverAt?: Date;
 }

@@ -1,7 +1,7 @@
 import type { StandardSchemaV1 } from '@standard-schema/spec';
 import { TailraceError } from '../base/errors.ts';
 import { uuidV7 } from '../base/uuid.ts';
-import { assertId, assertKey, assertOccurredAt, assertTopic, assertType, describe } from './fields.ts';
+import { assertId, assertKey, assertOccurredAt, assertTiming, assertTopic, assertType, describe } from './fields.ts';
 import { SCHEMA_VERSION_HEADER, copyHeaders } from './headers.ts';
 import type { CommandMessage, DocumentMessage, EventMessage, Headers, Message, MessageKind } from './message.ts';
 import { conform } from './schema.ts';
@@ -36,6 +36,15 @@ export interface MessageOptions {
   readonly headers?: Headers;
   /** @defaultValue now */
   readonly occurredAt?: Date;
+  /** From then on no handler begins it: it goes to the dead letters of each group. @defaultValue never */
+  readonly expiresAt?: Date;
+  /**
+   * No handler gets it before then, by the clock of the handlers' database. It leaves the order of its key and holds no
+   * other message up. @defaultValue at once
+   */
+  readonly deliverAt?: Date;
+  /** The same, in milliseconds from when it is written to the outbox, by the database's clock. Not with `deliverAt`. */
+  readonly delayMs?: number;
 }
 
 interface DefinitionFacts<Kind extends MessageKind> {
@@ -148,6 +157,7 @@ function define<Kind extends MessageKind, Input, Output>(
       headers: copyHeaders(type, own.headers, headers),
       payload,
       occurredAt: occurredAtOf(type, own),
+      ...timingOf(type, own),
     });
   };
   Object.defineProperty(make, 'name', { value: type });
@@ -171,6 +181,18 @@ function occurredAtOf(type: string, { occurredAt }: MessageOptions): Date {
   if (occurredAt === undefined) return new Date();
   assertOccurredAt(occurredAt, type);
   return occurredAt;
+}
+
+function timingOf(
+  type: string,
+  { expiresAt, deliverAt, delayMs }: MessageOptions,
+): Pick<Message, 'expiresAt' | 'deliverAt' | 'delayMs'> {
+  assertTiming({ expiresAt, deliverAt, delayMs }, type);
+  return {
+    ...(expiresAt !== undefined && { expiresAt }),
+    ...(deliverAt !== undefined && { deliverAt }),
+    ...(delayMs !== undefined && { delayMs }),
+  };
 }
 
 const OPTION_NAMES = ['topic', 'key', 'schema', 'version'];

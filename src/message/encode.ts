@@ -1,6 +1,15 @@
 import { types } from 'node:util';
 import { TailraceError } from '../base/errors.ts';
-import { assertId, assertKey, assertKind, assertOccurredAt, assertTopic, assertType, describe } from './fields.ts';
+import {
+  assertId,
+  assertKey,
+  assertKind,
+  assertOccurredAt,
+  assertTiming,
+  assertTopic,
+  assertType,
+  describe,
+} from './fields.ts';
 import { encodeHeaders } from './headers.ts';
 import { type JsonFault, faultIn, formatPath, stringify } from './json.ts';
 import type { Headers, Message, MessageKind } from './message.ts';
@@ -21,6 +30,11 @@ export interface EncodedMessage {
   readonly payloadBytes: Uint8Array | null;
   /** ISO 8601, in UTC. */
   readonly occurredAt: string;
+  /** The same; null for never. */
+  readonly expiresAt: string | null;
+  /** The same; null for at once, or where there is a delay. */
+  readonly deliverAt: string | null;
+  readonly delayMs: number | null;
   /** Topic, key, type, headers and payload together, as UTF-8. */
   readonly bytes: number;
 }
@@ -44,7 +58,20 @@ export function encodeMessage(
   const bytes = utf8Bytes(topic, key ?? '', type, headers) + contentBytes(content);
   assertFits(type, bytes, maxMessageBytes);
   if (content.payload !== null) assertFaithful(message, content.payload);
-  return { id, kind, type, topic, key, headers, ...content, occurredAt: occurredAt.toISOString(), bytes };
+  return {
+    id,
+    kind,
+    type,
+    topic,
+    key,
+    headers,
+    ...content,
+    occurredAt: occurredAt.toISOString(),
+    expiresAt: message.expiresAt?.toISOString() ?? null,
+    deliverAt: message.deliverAt?.toISOString() ?? null,
+    delayMs: message.delayMs ?? null,
+    bytes,
+  };
 }
 
 function assertMessage(message: unknown): asserts message is Message {
@@ -56,6 +83,7 @@ function assertMessage(message: unknown): asserts message is Message {
   assertTopic(topic, type);
   assertKey(key, type);
   assertOccurredAt(occurredAt, type);
+  assertTiming(message as Partial<Message>, type);
 }
 
 function notAMessage(found: unknown): TailraceError {

@@ -75,12 +75,41 @@ export function assertKind(kind: unknown, type: string): asserts kind is Message
 
 /** @throws TailraceError `INVALID_MESSAGE`: not a valid Date of the years 1 to 9999, which is what ISO 8601 writes plainly. */
 export function assertOccurredAt(occurredAt: unknown, type: string): asserts occurredAt is Date {
-  const isDate = types.isDate(occurredAt);
-  if (isDate && occurredAt.getUTCFullYear() >= 1 && occurredAt.getUTCFullYear() <= 9999) return;
-  const found = isDate ? 'an invalid Date or one far away' : describe(occurredAt);
+  assertDate('occurredAt', occurredAt, type, 'for now');
+}
+
+/** When a message may be handled, as it was given. */
+export interface Timing {
+  readonly expiresAt?: unknown;
+  readonly deliverAt?: unknown;
+  readonly delayMs?: unknown;
+}
+
+const LONGEST_DELAY_MS = 100 * 365 * 24 * 3600 * 1000;
+
+/** @throws TailraceError `INVALID_MESSAGE`: a time that is no time, a delay that is none, or both of these. */
+export function assertTiming({ expiresAt, deliverAt, delayMs }: Timing, type: string): void {
+  if (expiresAt !== undefined) assertDate('expiresAt', expiresAt, type, 'if it keeps for ever');
+  if (deliverAt !== undefined) assertDate('deliverAt', deliverAt, type, 'for at once');
+  if (delayMs === undefined) return;
+  if (deliverAt !== undefined) throw timingFault(type, 'has both deliverAt and delayMs', 'one of them');
+  const isDelay = typeof delayMs === 'number' && delayMs >= 0 && delayMs <= LONGEST_DELAY_MS;
+  if (isDelay) return;
+  const found = typeof delayMs === 'number' ? String(delayMs) : describe(delayMs);
+  throw timingFault(type, `has the delayMs ${found}`, 'milliseconds, 0 or more, at most 100 years');
+}
+
+function timingFault(type: string, what: string, expected: string): TailraceError {
+  return new TailraceError('INVALID_MESSAGE', `A message of type ${type} ${what}. Expected ${expected}.`);
+}
+
+function assertDate(name: string, date: unknown, type: string, meaning: string): asserts date is Date {
+  const isDate = types.isDate(date);
+  if (isDate && date.getUTCFullYear() >= 1 && date.getUTCFullYear() <= 9999) return;
+  const found = isDate ? 'an invalid Date or one far away' : describe(date);
   throw new TailraceError(
     'INVALID_MESSAGE',
-    `The occurredAt of a message of type ${type} is ${found}. Expected a Date in the years 1 to 9999; leave it out for now.`,
+    `The ${name} of a message of type ${type} is ${found}. Expected a Date in the years 1 to 9999; leave it out ${meaning}.`,
   );
 }
 

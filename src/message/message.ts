@@ -18,6 +18,12 @@ export interface Message<Payload = unknown> {
   /** Whatever JSON can carry, or a `Uint8Array`, whose bytes are passed on as they are. */
   readonly payload: Payload;
   readonly occurredAt: Date;
+  /** From then on no handler gets it: it goes to the dead letters of each group. Absent: it keeps for ever. */
+  readonly expiresAt?: Date;
+  /** No handler gets it before. It leaves the order of its key, and holds no other message up. Absent: at once. */
+  readonly deliverAt?: Date;
+  /** The same as a time from when it is written, by the database's clock. Received messages have `deliverAt` instead. */
+  readonly delayMs?: number;
 }
 
 /** Says that something happened. Made by `defineEvent`, given to `publish`. */

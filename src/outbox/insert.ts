@@ -36,6 +36,10 @@ const MESSAGES =
   'unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[]' +
   `) with ordinality as message (${COLUMNS}, nth)`;
 
+const TIMED_MESSAGES =
+  'unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[], ' +
+  `$10::timestamptz[], $11::timestamptz[], $12::float8[]) with ordinality as message (${COLUMNS}, expires_at, deliver_at, delay_ms, nth)`;
+
 function groupsOf(messages: readonly EncodedMessage[], statementBytes: number): EncodedMessage[][] {
   const groups: EncodedMessage[][] = [];
   let room = 0;
@@ -52,14 +56,27 @@ function groupsOf(messages: readonly EncodedMessage[], statementBytes: number): 
 
 function insertOne(quotedSchema: string, message: EncodedMessage, locksKey: boolean): Statement {
   const { id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt } = message;
-  const into = `insert into ${quotedSchema}.outbox (${COLUMNS})`;
-  const values = [id, kind, type, topic, key, headers, payload, payloadBytes, occurredAt];
-  if (!locksKey) return { text: `${into} values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`, values };
+  const timed = hasTiming(message);
+  const into = `insert into ${quotedSchema}.outbox (${COLUMNS}${timed ? TIMING_COLUMNS : ''})`;
+  const timing = timed ? `, ${timingSql('$10::timestamptz', '$11::timestamptz', '$12::float8')}` : '';
+  const values = [
+    id,
+    kind,
+    type,
+    topic,
+    key,
+    headers,
+    payload,
+    payloadBytes,
+    occurredAt,
+    ...(timed ? timingOf(message) : []),
+  ];
+  if (!locksKey) return { text: `${into} values ($1, $2, $3, $4, $5, $6, $7, $8, $9${timing})`, values };
   return {
     // The position is drawn for the row that `locked` gives, and so after the lock was obtained.
     text:
       `with locked as materialized (select ${quotedSchema}.lock_key($4::text, $5::text)) ${into} ` +
-      'select $1::uuid, $2, $3, $4::text, $5::text, $6::json, $7::json, $8::bytea, $9::timestamptz from locked',
+      `select $1::uuid, $2, $3, $4::text, $5::text, $6::json, $7::json, $8::bytea, $9::timestamptz${timing} from locked`,
     values,
   };
 }
@@ -70,14 +87,18 @@ function insertOne(quotedSchema: string, message: EncodedMessage, locksKey: bool
  */
 function insertMany(quotedSchema: string, messages: readonly EncodedMessage[], locksKeys: boolean): Statement {
   const column = (read: (message: EncodedMessage) => string | null): string => arrayLiteral(messages.map(read));
+  const timed = messages.some(hasTiming);
+  const source = timed ? TIMED_MESSAGES : MESSAGES;
+  const into = `insert into ${quotedSchema}.outbox (${COLUMNS}${timed ? TIMING_COLUMNS : ''})`;
+  const selected = timed ? `${COLUMNS}, ${timingSql('expires_at', 'deliver_at', 'delay_ms')}` : COLUMNS;
   return {
     text: locksKeys
-      ? `with message as materialized (select * from ${MESSAGES}), locked as materialized (
+      ? `with message as materialized (select * from ${source}), locked as materialized (
           select ${quotedSchema}.lock_key(topic, key) from
             (select distinct topic, key from message where key is not null order by topic, key) keys)
-        insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS}
+        ${into} select ${selected}
           from message, (select count(*) from locked) obtained order by nth`
-      : `insert into ${quotedSchema}.outbox (${COLUMNS}) select ${COLUMNS} from ${MESSAGES} order by nth`,
+      : `${into} select ${selected} from ${source} order by nth`,
     values: [
       column(({ id }) => id),
       column(({ kind }) => kind),
@@ -88,8 +109,24 @@ function insertMany(quotedSchema: string, messages: readonly EncodedMessage[], l
       column(({ payload }) => payload),
       column(({ payloadBytes }) => (payloadBytes === null ? null : hexOf(payloadBytes))),
       column(({ occurredAt }) => occurredAt),
+      ...(timed ? [0, 1, 2].map((nth) => column((message) => timingOf(message)[nth] ?? null)) : []),
     ],
   };
+}
+
+const TIMING_COLUMNS = ', expires_at, deliver_at';
+
+function hasTiming({ expiresAt, deliverAt, delayMs }: EncodedMessage): boolean {
+  return expiresAt !== null || deliverAt !== null || delayMs !== null;
+}
+
+function timingOf({ expiresAt, deliverAt, delayMs }: EncodedMessage): (string | null)[] {
+  return [expiresAt, deliverAt, delayMs === null ? null : String(delayMs)];
+}
+
+/** A delay counts by the database's clock, as due times do. */
+function timingSql(expiresAt: string, deliverAt: string, delayMs: string): string {
+  return `${expiresAt}, coalesce(${deliverAt}, clock_timestamp() + ${delayMs} * interval '1 millisecond')`;
 }
 
 /**

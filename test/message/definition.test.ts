@@ -90,6 +90,20 @@ describe('a definition', () => {
     expect(make).toThrow(`The key of OrderPlaced is ${found}.`);
   });
 
+  it('takes when it may be handled, and refuses what is no time', () => {
+    const expiresAt = new Date('2040-01-01');
+    expect(OrderPlaced(order, { expiresAt, delayMs: 5 })).toMatchObject({ expiresAt, delayMs: 5 });
+    expect(OrderPlaced(order, { deliverAt: expiresAt })).toMatchObject({ deliverAt: expiresAt });
+    expect(Object.keys(OrderPlaced(order))).not.toContain('deliverAt');
+    const make = (options: object) => (): unknown => OrderPlaced(order, options);
+    expect(make({ expiresAt: new Date(Number.NaN) })).toThrow(
+      /expiresAt of a message of type OrderPlaced is an invalid/,
+    );
+    expect(make({ deliverAt: '2040' })).toThrow(/deliverAt of a message of type OrderPlaced is a string/);
+    expect(make({ delayMs: -1 })).toThrow(/has the delayMs -1/);
+    expect(make({ delayMs: 1, deliverAt: expiresAt })).toThrow(/both deliverAt and delayMs/);
+  });
+
   it('puts its version into a header, over that of the caller', () => {
     const definition = defineEvent<Order>('OrderPlaced', { topic: 'orders', version: 3 });
     expect({ ...definition(order).headers }).toEqual({ 'schema-version': '3' });

@@ -22,6 +22,9 @@ describe('encodeMessage', () => {
       payload: '{"ключ":1}',
       payloadBytes: null,
       occurredAt: '1970-01-01T00:00:00.000Z',
+      expiresAt: null,
+      deliverAt: null,
+      delayMs: null,
       bytes: 'Anything'.length + 'things'.length + 15 + 14,
     });
   });

@@ -14,6 +14,9 @@ function encoded(id: string, bytes: number): EncodedMessage {
     payload: '1',
     payloadBytes: null,
     occurredAt: '1970-01-01T00:00:00.000Z',
+    expiresAt: null,
+    deliverAt: null,
+    delayMs: null,
     bytes,
   };
 }

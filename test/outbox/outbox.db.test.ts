@@ -166,6 +166,30 @@ describe('what is written', () => {
     );
   });
 
+  it('may be handled from and until when it says, a delay counting from when it is written', async () => {
+    const [expiresAt, deliverAt] = [new Date('2040-01-01T00:00:00.001Z'), new Date('2039-01-01T00:00:00.001Z')];
+    const messages = [{ expiresAt, deliverAt }, { delayMs: 60_000 }, {}].map((own) => Anything(1, own));
+    for (const given of [[messages[0], messages[1], messages[2]], [messages[0]], [messages[1]]]) {
+      await client.query('begin');
+      await outbox.publish(client, given as EventMessage[]);
+      await client.query('commit');
+    }
+    const { rows } = await client.query<{
+      expires_at: Date | null;
+      deliver_at: Date | null;
+      is_delayed: boolean | null;
+    }>(
+      `select expires_at, deliver_at, deliver_at between occurred_at + interval '50 seconds' and clock_timestamp() + interval '1 minute'
+         as is_delayed from tailrace.outbox order by position`,
+    );
+    const [timed, delayed, plain] = [
+      { expires_at: expiresAt, deliver_at: deliverAt, is_delayed: false },
+      { expires_at: null, deliver_at: expect.any(Date) as Date, is_delayed: true },
+      { expires_at: null, deliver_at: null, is_delayed: null },
+    ];
+    expect(rows).toEqual([timed, delayed, plain, timed, delayed]);
+  });
+
   it('is nested as deep as the limit allows', async () => {
     let deep: unknown = [];
     for (let level = 1; level < 1_000; level++) deep = level % 2 === 0 ? [deep] : { deep };

@@ -72,7 +72,7 @@ class Reading {
 }
 
 function recordOf(row: FetchRow, messageId: string, { topic, partition }: FetchPosition, offset: bigint): LogRecord {
-  const [, , , , kind, type, key, headers, payload, payloadHex, occurredAtMs] = row;
+  const [, , , , kind, type, key, headers, payload, payloadHex, occurredAtMs, , , expiresAtMs, deliverAtMs] = row;
   return {
     topic,
     partition,
@@ -85,7 +85,16 @@ function recordOf(row: FetchRow, messageId: string, { topic, partition }: FetchP
     payload,
     payloadBytes: payloadHex === null ? null : Buffer.from(payloadHex, 'hex'),
     occurredAt: new Date(Math.round(Number(occurredAtMs))),
+    ...(expiresAtMs !== null && { expiresAt: dateNotBefore(expiresAtMs) }),
+    ...(deliverAtMs !== null && { deliverAt: dateNotBefore(deliverAtMs) }),
   };
+}
+
+const YEAR_9999_MS = Date.UTC(9999, 11, 31);
+
+/** Postgres counts microseconds: rounded up, a time is never too early. It also knows infinity. */
+function dateNotBefore(ms: string): Date {
+  return new Date(Math.max(-YEAR_9999_MS, Math.min(YEAR_9999_MS, Math.ceil(Number(ms)))));
 }
 
 /** The error for a position that has no record, and of which none will come. */

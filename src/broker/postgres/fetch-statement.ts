@@ -44,7 +44,7 @@ export function fetchSql(schema: string): string {
       select named.i, named.n, named.id, o.*,
         sum(o.size) over (order by named.n, named.i rows unbounded preceding) as total
       from named full join (
-        select position, message_id, kind, type, key, headers, payload, payload_bytes, occurred_at,
+        select position, message_id, kind, type, key, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at,
           coalesce(octet_length(payload::text), octet_length(payload_bytes)) + octet_length(headers::text)
             + coalesce(octet_length(key), 0) as size
         from ${schema}.outbox
@@ -55,7 +55,8 @@ export function fetchSql(schema: string): string {
     select i, n, id, message_id, kind, type, key, headers, payload, encode(payload_bytes, 'hex'),
       date_part('epoch', occurred_at) * 1000,
       case when position is null then pg_snapshot_xmin(pg_current_snapshot()) end,
-      case when position is null then pg_snapshot_xmax(pg_current_snapshot()) end
+      case when position is null then pg_snapshot_xmax(pg_current_snapshot()) end,
+      date_part('epoch', expires_at) * 1000, date_part('epoch', deliver_at) * 1000
     from found where position is null or total <= $4::bigint or total = size order by n, i`;
 }
 
@@ -74,4 +75,6 @@ export type FetchRow = readonly [
   occurredAtMs: string,
   snapshotXmin: string | null,
   snapshotXmax: string | null,
+  expiresAtMs: string | null,
+  deliverAtMs: string | null,
 ];

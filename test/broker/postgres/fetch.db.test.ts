@@ -93,6 +93,27 @@ describe('fetch', () => {
     expect(Object.getPrototypeOf(records[0]?.headers)).toBeNull();
   });
 
+  it('gives the times from which and until which a message is good, never too early', async () => {
+    await using fixture = await createLogFixture();
+    const writer = await acquire(fixture.openLog());
+    await writer.partitionCount('orders');
+    const { rows } = await fixture.pool.query<{ position: string }>(
+      `insert into tailrace.outbox (message_id, topic, type, payload, expires_at, deliver_at) values
+        (gen_random_uuid(), 'orders', 'T', '1', 'infinity', '2040-01-01T00:00:00.123001Z'),
+        (gen_random_uuid(), 'orders', 'T', '1', '2040-01-01T00:00:00.123Z', null) returning position`,
+    );
+    await appendTo(
+      writer,
+      0,
+      rows.map(({ position }) => Number(position)),
+    );
+    const [early, late] = await fixture.openLog().fetch([at(0)]);
+    expect(early).toMatchObject({ deliverAt: new Date('2040-01-01T00:00:00.124Z') });
+    expect(early?.expiresAt?.getUTCFullYear()).toBe(9999);
+    expect(late).toMatchObject({ expiresAt: new Date('2040-01-01T00:00:00.123Z') });
+    expect(late).not.toHaveProperty('deliverAt');
+  });
+
   it('gives any range of any layout of entries, in order, under any bounds', { timeout: 400_000 }, async () => {
     await using fixture = await createLogFixture();
     const log = fixture.openLog({ partitions: 3 });
