@@ -8,6 +8,8 @@ export interface Worker {
   readonly pid: number;
   /** The next line that it prints. Rejects if it ends first. */
   next(): Promise<Record<string, unknown>>;
+  /** Writes a line to its stdin. */
+  tell(line: string): void;
   /** Asks it to stop, and waits for its end. */
   stop(): Promise<void>;
 }
@@ -19,6 +21,9 @@ export function startWorker(file: string, argument: object): Worker {
   return {
     pid: child.pid ?? 0,
     next: async () => JSON.parse(await next()) as Record<string, unknown>,
+    tell: (line) => {
+      child.stdin.write(`${line}\n`);
+    },
     stop: async () => {
       child.stdin.end();
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
