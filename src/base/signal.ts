@@ -37,6 +37,9 @@ export class Signal {
   }
 }
 
+/** The longest wait that a timer of JavaScript can hold. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
 /** Resolves after `ms`, or at once when `abort` fires. Never rejects. */
 export function pause(ms: number, abort?: AbortSignal): Promise<void> {
   return new Signal().wait(ms, abort).then(() => undefined);

@@ -1,6 +1,7 @@
 import type { Headers } from '../message/message.ts';
 import type { Cluster } from '../base/cluster.ts';
-import type { LogRecord } from './record.ts';
+import type { Capable } from './capabilities.ts';
+import type { LogRecord, NewRecord } from './record.ts';
 
 /** Where to read next in a partition. */
 export interface FetchPosition {
@@ -32,7 +33,7 @@ export interface PartitionEnds {
  * Partitioned topics that can be read from any offset, any number of times. A record, once fetched, is found at its offset
  * with the same bytes by every later fetch until retention removes it.
  */
-export interface Log {
+export interface Log extends Capable {
   /**
    * The cluster and timeline of the server that everything is read from; `undefined` before the first reading, and where a log
    * cannot tell. Once it leads elsewhere, it is another object, and what was asked before fails.
@@ -42,7 +43,10 @@ export interface Log {
   partitionCount(topic: string): Promise<number>;
   /** First and next offsets of every partition of a topic, by partition; empty if the topic does not exist. */
   ends(topic: string): Promise<PartitionEnds[]>;
-  /** For every partition of a topic, the offset of its first record appended at `time` or later, else its end. */
+  /**
+   * For every partition of a topic, the offset of its first record appended at `time` or later, else its end. Throws
+   * `UNSUPPORTED_CAPABILITY` where the log does not declare `time-seek`.
+   */
   offsetsAt(topic: string, time: Date): Promise<FetchPosition[]>;
   /**
    * Records from the given positions on, in offset order within each partition, without a gap. Throws `UNKNOWN_TOPIC`, and
@@ -51,6 +55,40 @@ export interface Log {
   fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]>;
   /** Releases connections. May be called more than once. */
   close(): Promise<void>;
+}
+
+/** Records for one partition of a {@link TargetLog}, in order. */
+export interface RecordsToAppend {
+  readonly topic: string;
+  readonly partition: number;
+  /** What the first of them gets. */
+  readonly offset: bigint;
+  readonly records: readonly NewRecord[];
+  /** No fetch gives them before this time. Needs the capability `server-side-delay`. */
+  readonly notBefore?: Date;
+}
+
+/** How a topic of a {@link TargetLog} is kept. */
+export interface TopicOptions {
+  /** Keep the last record of each key only. Needs the capability `compaction`. @defaultValue false */
+  readonly compaction?: boolean;
+}
+
+/** A log that forwarders feed, each partition by one of them at a time. */
+export interface TargetLog extends Log {
+  /**
+   * Creates a topic. Does nothing if it exists with as many partitions. Throws `INVALID_TOPIC`, `INVALID_OPTION`,
+   * `UNSUPPORTED_CAPABILITY`.
+   */
+  createTopic(topic: string, partitions: number, options?: TopicOptions): Promise<void>;
+  /**
+   * Appends all the records or none; resolves once they are as durable as the log promises. What an earlier append has put
+   * there already, by their message ids, is not appended again: an append whose outcome is unknown is sent again as it was.
+   *
+   * Throws `APPEND_CONFLICT` if other records stand at these offsets, or the partition ends before them (`details.end`);
+   * `UNKNOWN_TOPIC`, `MESSAGE_TOO_LARGE`, `UNSUPPORTED_CAPABILITY`.
+   */
+  append(append: RecordsToAppend): Promise<void>;
 }
 
 /** Messages to append to one partition, in order. */

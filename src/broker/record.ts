@@ -22,3 +22,6 @@ export interface LogRecord {
   /** No handler gets it before. Absent: at once. */
   readonly deliverAt?: Date;
 }
+
+/** A message that has no place in a log yet. */
+export type NewRecord = Omit<LogRecord, 'topic' | 'partition' | 'offset'>;

@@ -2,7 +2,7 @@ import { Command, Option } from 'commander';
 import { TailraceError } from '../base/errors.ts';
 import { postgresLog } from '../broker/postgres/index.ts';
 import type { FetchPosition, Log, PartitionEnds } from '../broker/log.ts';
-import { outOfRange } from '../broker/postgres/fetch-rows.ts';
+import { outOfRange } from '../broker/checks.ts';
 import type { LogRecord } from '../broker/record.ts';
 import { databaseFailure } from './database-client.ts';
 import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';

@@ -3,6 +3,7 @@ import type { Backoff } from '../base/backoff.ts';
 import { TailraceError } from '../base/errors.ts';
 import { silentLogger, type Logger } from '../base/logger.ts';
 import { uuidV7 } from '../base/uuid.ts';
+import { requireCapability } from '../broker/capabilities.ts';
 import type { Log } from '../broker/log.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 
@@ -122,7 +123,7 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     database: database(options.database),
     schema: quoteSchema(schema),
     schemaName: schema,
-    startFrom: startFrom(options.startFrom ?? 'earliest'),
+    startFrom: startFrom(options.log, options.startFrom ?? 'earliest'),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
     concurrency: concurrency(options),
     attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
@@ -164,8 +165,9 @@ function database(given: ConsumerDatabase): ConsumerDatabase {
 /** By how much a time may be ahead of this process's clock, since it may come from another one. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
-function startFrom(given: StartFrom): StartFrom {
+function startFrom(log: Log, given: StartFrom): StartFrom {
   if (given instanceof Date) {
+    requireCapability(log, 'time-seek', 'createConsumer: a startFrom that is a time');
     if (Number.isNaN(given.getTime())) throw invalid('startFrom is a Date that is no time.');
     if (given.getTime() > Date.now() + CLOCK_DIFFERENCE_MS) {
       throw invalid(

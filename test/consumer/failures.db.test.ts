@@ -320,6 +320,7 @@ describe('a batch', () => {
 /** The same log with the payload of one count cut short, as a broken store might give it. */
 function spoiling(log: Log, n: number): Log {
   return {
+    capabilities: log.capabilities,
     partitionCount: (topic) => log.partitionCount(topic),
     ends: (topic) => log.ends(topic),
     offsetsAt: (topic, time) => log.offsetsAt(topic, time),

@@ -6,7 +6,14 @@ import { defineEvent } from '../../src/message/definition.ts';
 
 /** Of pools and logs, only what making a consumer looks at: nothing here is started. */
 const never = (): Promise<never> => Promise.reject(new Error('not started'));
-const log: Log = { partitionCount: never, ends: never, offsetsAt: never, fetch: never, close: never };
+const log: Log = {
+  capabilities: new Set(['time-seek']),
+  partitionCount: never,
+  ends: never,
+  offsetsAt: never,
+  fetch: never,
+  close: never,
+};
 const pool = (max?: number) => ({ connect: never, options: { max } });
 const options = (changes: Partial<ConsumerOptions> = {}): ConsumerOptions => ({
   log,
@@ -35,6 +42,17 @@ describe('settingsOf', () => {
   it('lets handlers use all but two of the clients of a small pool', () => {
     expect(settingsOf(options({ database: pool(5) })).concurrency).toBe(3);
     expect(settingsOf(options({ database: pool() })).concurrency).toBe(8);
+  });
+
+  it('takes a time to start from only where the log can find it', () => {
+    const blind: Log = { ...log, capabilities: new Set() };
+    expect(() => settingsOf(options({ log: blind, startFrom: new Date(0) }))).toThrow(
+      expect.objectContaining({
+        code: 'UNSUPPORTED_CAPABILITY',
+        details: { capability: 'time-seek', capabilities: [] },
+      }),
+    );
+    expect(settingsOf(options({ log: blind })).startFrom).toBe('earliest');
   });
 
   it('beats three times a lease, at least', () => {

@@ -11,6 +11,7 @@ type Fetch = Log['fetch'];
 /** The same log, with something before or after each fetch. */
 function around(log: Log, fetch: (inner: Fetch, ...call: Parameters<Fetch>) => Promise<LogRecord[]>): Log {
   return {
+    capabilities: log.capabilities,
     partitionCount: (topic) => log.partitionCount(topic),
     ends: (topic) => log.ends(topic),
     offsetsAt: (topic, time) => log.offsetsAt(topic, time),

@@ -1,6 +1,6 @@
-import { TailraceError } from '../../base/errors.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import type { MessageKind } from '../../message/message.ts';
+import { beyondEnd, removed } from '../checks.ts';
 import type { FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import type { FetchRow } from './fetch-statement.ts';
@@ -58,8 +58,8 @@ class Reading {
   add(row: FetchRow): void {
     const [, n, id, messageId] = row;
     if (this.#stopped) return;
-    if (id === null) throw beyondEnd(this.#position, BigInt(n));
-    if (Number(n) !== this.records.length) throw hole(this.#position, BigInt(n));
+    if (id === null) throw beyondEnd(this.#position, this.#position.offset - BigInt(n));
+    if (Number(n) !== this.records.length) throw removed(this.#position, this.#position.offset + BigInt(n));
     if (messageId === null) this.#stop(id, row);
     else this.records.push(recordOf(row, messageId, this.#position, this.#position.offset + BigInt(n)));
   }
@@ -95,29 +95,4 @@ const YEAR_9999_MS = Date.UTC(9999, 11, 31);
 /** Postgres counts microseconds: rounded up, a time is never too early. It also knows infinity. */
 function dateNotBefore(ms: string): Date {
   return new Date(Math.max(-YEAR_9999_MS, Math.min(YEAR_9999_MS, Math.ceil(Number(ms)))));
-}
-
-/** The error for a position that has no record, and of which none will come. */
-export function outOfRange({ topic, partition, offset }: FetchPosition, why: string, next: string): TailraceError {
-  return new TailraceError(
-    'OFFSET_OUT_OF_RANGE',
-    `There is no offset ${offset} in ${topic} partition ${partition}: ${why}. ${next}`,
-    { details: { topic, partition, offset } },
-  );
-}
-
-function beyondEnd(position: FetchPosition, by: bigint): TailraceError {
-  return outOfRange(
-    position,
-    `its next record will get the offset ${position.offset - by}`,
-    'If the log was restored from a backup, its readers are ahead of it: move them back.',
-  );
-}
-
-function hole(position: FetchPosition, n: bigint): TailraceError {
-  return outOfRange(
-    position,
-    `the log goes on at ${position.offset + n}`,
-    'What lies before was removed: move the reader to the first offset that is left, knowing what it misses.',
-  );
 }

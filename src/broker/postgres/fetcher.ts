@@ -1,19 +1,13 @@
 import type { Cluster } from '../../base/cluster.ts';
+import { belowZero, fetchBounds, rotated, type FetchBounds } from '../checks.ts';
 import type { FetchOptions, FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
-import { outOfRange, readRows, type FetchPass } from './fetch-rows.ts';
+import { readRows, type FetchPass } from './fetch-rows.ts';
 import { fetchSql, type FetchRow } from './fetch-statement.ts';
 import { danglingEntry, MissingRows } from './missing-rows.ts';
-import { invalid, LONGEST_TIMER_MS } from './options.ts';
 import { logMoved, type ReadPool } from './read-pool.ts';
 import type { Topics } from './topics.ts';
 import type { ParkedFetch, WakeUps } from './wake-ups.ts';
-
-interface Bounds {
-  readonly maxRecords: number;
-  readonly maxBytes: number;
-  readonly maxWaitMs: number;
-}
 
 /** A position and the number of its partition. */
 interface Target {
@@ -52,7 +46,7 @@ export class Fetcher {
   }
 
   async fetch(positions: readonly FetchPosition[], options: FetchOptions = {}): Promise<LogRecord[]> {
-    const bounds = boundsOf(options);
+    const bounds = fetchBounds(options);
     const cluster = this.#parts.pool.cluster;
     const targets = await this.#targets(positions);
     using parked = this.#parts.wakeUps.park(targets.map(({ id }) => id));
@@ -61,7 +55,7 @@ export class Fetcher {
     return await this.#fetchOrWait({ targets, cluster }, bounds, parked, abort);
   }
 
-  async #fetchOrWait(asked: Asked, bounds: Bounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
+  async #fetchOrWait(asked: Asked, bounds: FetchBounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
     const deadlineMs = performance.now() + bounds.maxWaitMs;
     for (let lookMs = FIRST_LOOK_MS; !abort.aborted;) {
       const { records, blocked } = await this.#pass(asked, bounds);
@@ -77,7 +71,7 @@ export class Fetcher {
   async #targets(positions: readonly FetchPosition[]): Promise<Target[]> {
     const targets: Target[] = [];
     for (const position of positions) {
-      if (position.offset < 0n) throw outOfRange(position, 'offsets count from 0', 'Correct the position.');
+      if (position.offset < 0n) throw belowZero(position);
       const { topic, partition } = position;
       const id = this.#parts.topics.known(topic)?.[partition] ?? (await this.#parts.topics.idOf(topic, partition));
       targets.push({ id, position });
@@ -85,7 +79,7 @@ export class Fetcher {
     return targets;
   }
 
-  async #pass({ targets, cluster }: Asked, bounds: Bounds): Promise<FetchPass> {
+  async #pass({ targets, cluster }: Asked, bounds: FetchBounds): Promise<FetchPass> {
     if (targets.length === 0) return { records: [], blocked: [] };
     const turned = rotated(targets, Math.random());
     const ids = turned.map(({ id }) => id);
@@ -102,29 +96,4 @@ export class Fetcher {
     if (pass.records.length > 0) this.#parts.wakeUps.noteNews();
     return pass;
   }
-}
-
-/** Lets another position be first each time, so that with room for a few records none of them is passed over for ever. */
-function rotated<Item>(items: readonly Item[], random: number): Item[] {
-  const first = Math.floor(random * items.length);
-  return [...items.slice(first), ...items.slice(0, first)];
-}
-
-/** @throws TailraceError `INVALID_OPTION`. */
-function boundsOf(options: FetchOptions): Bounds {
-  const { maxRecords = 2_000, maxBytes = 1_000_000, maxWaitMs = 0 } = options;
-  assertAtLeast('maxRecords', maxRecords, 1);
-  assertAtLeast('maxBytes', maxBytes, 1);
-  assertAtLeast('maxWaitMs', maxWaitMs, 0);
-  return {
-    maxRecords: Math.min(Math.floor(maxRecords), MOST_RECORDS),
-    maxBytes: Math.floor(Math.min(maxBytes, Number.MAX_SAFE_INTEGER)),
-    maxWaitMs: Math.min(maxWaitMs, LONGEST_TIMER_MS),
-  };
-}
-
-const MOST_RECORDS = 1_000_000;
-
-function assertAtLeast(name: string, value: number, least: number): void {
-  if (!(value >= least)) throw invalid(name, String(value), `a number, at least ${least}`);
 }

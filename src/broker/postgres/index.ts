@@ -1,5 +1,6 @@
 export { postgresLog, type PostgresLog } from './postgres-log.ts';
 export type { PostgresLogOptions } from './options.ts';
+export type { LogCapability } from '../capabilities.ts';
 export type {
   Append,
   FetchOptions,

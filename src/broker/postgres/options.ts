@@ -1,6 +1,7 @@
-import { TailraceError } from '../../base/errors.ts';
 import { silentLogger, type Logger } from '../../base/logger.ts';
+import { LONGEST_TIMER_MS } from '../../base/signal.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
+import { assertPartitions, invalid } from '../checks.ts';
 
 /** How to reach a home log. */
 export interface PostgresLogOptions {
@@ -65,18 +66,4 @@ export function resolveOptions(options: PostgresLogOptions): ResolvedOptions {
     pollMaxMs,
     logger,
   };
-}
-
-/** The longest wait that a timer of JavaScript can hold. */
-export const LONGEST_TIMER_MS = 2 ** 31 - 1;
-
-/** @throws TailraceError `INVALID_OPTION`: not a whole number from 1 to 10,000. */
-export function assertPartitions(partitions: number): number {
-  if (Number.isInteger(partitions) && partitions >= 1 && partitions <= 10_000) return partitions;
-  throw invalid('partitions', String(partitions), 'a whole number from 1 to 10,000');
-}
-
-/** The error for an option or argument that cannot be used. */
-export function invalid(name: string, found: string, expected: string): TailraceError {
-  return new TailraceError('INVALID_OPTION', `The option ${name} is ${found}; expected ${expected}.`);
 }

@@ -1,6 +1,9 @@
 import { TailraceError } from '../../base/errors.ts';
 import type { Cluster } from '../../base/cluster.ts';
+import { LONGEST_TIMER_MS } from '../../base/signal.ts';
 import { decodeHeaders } from '../../message/headers.ts';
+import type { LogCapability } from '../capabilities.ts';
+import { assertTime, invalid } from '../checks.ts';
 import type {
   FetchOptions,
   FetchPosition,
@@ -14,7 +17,7 @@ import type { LogRecord } from '../record.ts';
 import { channelOf } from './channels.ts';
 import { Fetcher } from './fetcher.ts';
 import { openWriter } from './open-writer.ts';
-import { invalid, LONGEST_TIMER_MS, resolveOptions, type PostgresLogOptions, type ResolvedOptions } from './options.ts';
+import { resolveOptions, type PostgresLogOptions, type ResolvedOptions } from './options.ts';
 import { ReadPool } from './read-pool.ts';
 import { Topics } from './topics.ts';
 import { WakeUps } from './wake-ups.ts';
@@ -39,6 +42,7 @@ export function postgresLog(options: PostgresLogOptions): PostgresLog {
 }
 
 class PostgresHomeLog implements PostgresLog {
+  readonly capabilities: ReadonlySet<LogCapability> = new Set(['time-seek']);
   readonly #options: ResolvedOptions;
   readonly #closing = new AbortController();
   readonly #pool: ReadPool;
@@ -90,7 +94,7 @@ class PostgresHomeLog implements PostgresLog {
 
   async offsetsAt(topic: string, time: Date): Promise<FetchPosition[]> {
     this.#assertOpen();
-    if (Number.isNaN(time.getTime())) throw invalid('time', 'an invalid Date', 'a valid one');
+    assertTime(time);
     const rows = await this.#pool.query(offsetsAtSql(this.#entry, this.#partition), [topic, time.toISOString()]);
     return rows.map(([partition, offset]) => ({ topic, partition: Number(partition), offset: BigInt(offset ?? 0) }));
   }

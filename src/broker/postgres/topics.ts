@@ -1,12 +1,10 @@
 import { TailraceError } from '../../base/errors.ts';
 import type { Cluster } from '../../base/cluster.ts';
-import { assertPartitions } from './options.ts';
+import { assertPartitions, assertTopicName } from '../checks.ts';
 import type { ReadPool } from './read-pool.ts';
 
 /** The numbers by which the entries of a topic's partitions are kept: partition n has `ids[n]`. */
 export type PartitionIds = readonly number[];
-
-const NAME = /^[A-Za-z0-9._-]{1,200}$/;
 
 /** The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics do not go away. */
 export class Topics {
@@ -53,7 +51,7 @@ export class Topics {
    * @throws TailraceError `INVALID_TOPIC`, `INVALID_OPTION`.
    */
   async ensure(topic: string, partitions: number): Promise<PartitionIds> {
-    assertName(topic);
+    assertTopicName(topic);
     assertPartitions(partitions);
     await this.#pool.query(
       `with topic as (
@@ -93,13 +91,5 @@ export function unknownTopic(topic: string): TailraceError {
     'UNKNOWN_TOPIC',
     `There is no topic ${JSON.stringify(topic.slice(0, 200))} in this log. The relay creates a topic with its first message, unless createTopics is off; createTopic(name, partitions) creates it ahead.`,
     { details: { topic: topic.slice(0, 200) } },
-  );
-}
-
-function assertName(topic: string): void {
-  if (NAME.test(topic)) return;
-  throw new TailraceError(
-    'INVALID_TOPIC',
-    `Not a name for a topic: ${JSON.stringify(topic.slice(0, 200))}. Expected 1 to 200 letters, digits, dots, underscores and hyphens.`,
   );
 }

@@ -1,0 +1,96 @@
+import { describe, expect, it } from 'vitest';
+import { memoryLog, type MemoryLog, type NewRecord } from '../../../src/broker/memory/index.ts';
+import { keyHash, partitionOf } from '../../../src/broker/partitioner.ts';
+import { uuidV7 } from '../../../src/base/uuid.ts';
+import { defineEvent } from '../../../src/message/definition.ts';
+
+const OrderPlaced = defineEvent<{ orderId: string }>('OrderPlaced', { topic: 'orders', key: (order) => order.orderId });
+const Noted = defineEvent<{ n: number }>('Noted', { topic: 'notes' });
+
+const record = (payload: string): NewRecord => ({
+  messageId: uuidV7(),
+  kind: 'event',
+  type: 'Counted',
+  key: 'k',
+  headers: {},
+  payload,
+  payloadBytes: null,
+  occurredAt: new Date(),
+});
+
+const at = (offset: bigint, topic = 'orders', partition = 0) => ({ topic, partition, offset });
+
+async function readAll(log: MemoryLog, topic: string): Promise<{ partition: number; payload: string | null }[]> {
+  const ends = await log.ends(topic);
+  const records = await log.fetch(ends.map(({ partition, start }) => ({ topic, partition, offset: start })));
+  return records.map(({ partition, payload }) => ({ partition, payload }));
+}
+
+// What every log promises is tested by the conformance suite: test/testing/conformance.
+describe('publish', () => {
+  it('puts each message into the partition of its key, in order, and creates the topic', async () => {
+    const log = memoryLog({ partitions: 5 });
+    const orders = ['a', 'b', 'a', 'c', 'a'].map((orderId) => OrderPlaced({ orderId }));
+    await log.publish(orders);
+    expect(await log.partitionCount('orders')).toBe(5);
+    const read = await readAll(log, 'orders');
+    for (const { partition, payload } of read) {
+      const { orderId } = JSON.parse(payload ?? '') as { orderId: string };
+      expect(partition).toBe(partitionOf(keyHash(orderId), 5));
+    }
+    expect(read.filter(({ payload }) => payload === '{"orderId":"a"}')).toHaveLength(3);
+    expect(read).toHaveLength(5);
+  });
+
+  it('keeps messages without a key together, and goes elsewhere with the next', async () => {
+    const log = memoryLog({ partitions: 2 });
+    await log.publish([Noted({ n: 1 }), Noted({ n: 2 })]);
+    await log.publish(Noted({ n: 3 }));
+    const partitions = Map.groupBy(await readAll(log, 'notes'), ({ partition }) => partition);
+    expect([...partitions.values()].map((notes) => notes.map(({ payload }) => payload)).sort()).toEqual([
+      ['{"n":1}', '{"n":2}'],
+      ['{"n":3}'],
+    ]);
+  });
+
+  it('takes all of its messages or none', async () => {
+    const log = memoryLog({ maxMessageBytes: 200 });
+    const large = OrderPlaced({ orderId: 'x'.repeat(200) });
+    await expect(log.publish([OrderPlaced({ orderId: 'a' }), large])).rejects.toMatchObject({
+      code: 'MESSAGE_TOO_LARGE',
+    });
+    expect(await log.partitionCount('orders')).toBe(0);
+  });
+});
+
+describe('removeBefore', () => {
+  it('forgets records, not offsets', async () => {
+    const log = memoryLog();
+    await log.createTopic('orders', 1);
+    await log.append({ ...at(0n), records: [record('1'), record('2'), record('3')] });
+    await log.removeBefore(at(2n));
+    await log.removeBefore(at(1n)); // nothing is left there
+    expect(await log.ends('orders')).toEqual([{ partition: 0, start: 2n, end: 3n }]);
+    await log.removeBefore(at(9n));
+    expect(await log.ends('orders')).toEqual([{ partition: 0, start: 3n, end: 3n }]);
+    await log.append({ ...at(3n), records: [record('4')] });
+    expect(await readAll(log, 'orders')).toEqual([{ partition: 0, payload: '4' }]);
+  });
+});
+
+describe('append', () => {
+  it('appends of a batch what is missing', async () => {
+    const log = memoryLog();
+    await log.createTopic('orders', 1);
+    const [one, two, three] = [record('1'), record('2'), record('3')];
+    await log.append({ ...at(0n), records: [one, two] });
+    await log.append({ ...at(1n), records: [two, three] });
+    expect((await readAll(log, 'orders')).map(({ payload }) => payload)).toEqual(['1', '2', '3']);
+    await expect(log.append({ ...at(-1n), records: [one] })).rejects.toMatchObject({ code: 'OFFSET_OUT_OF_RANGE' });
+  });
+});
+
+it('refuses options that make no sense', () => {
+  expect(() => memoryLog({ partitions: 0 })).toThrow(/partitions is 0/);
+  expect(() => memoryLog({ maxMessageBytes: Number.NaN })).toThrow(/maxMessageBytes is NaN/);
+});
