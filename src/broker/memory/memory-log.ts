@@ -123,7 +123,7 @@ class InMemoryLog implements MemoryLog {
         const partitions = this.#topics.get(message.topic) ?? this.#ensure(message.topic, this.#options.partitions);
         const count = partitions.length;
         const target = partitions[message.key === null ? turn % count : partitionOf(keyHash(message.key), count)];
-        target?.append(target.ends.end, [{ record: recordOf(message), bytes: message.bytes, appendedAtMs: now }]);
+        target?.append(target.ends.end, [{ record: recordOf(message, now), bytes: message.bytes, appendedAtMs: now }]);
       }
       this.#appended.notify();
     });
@@ -211,8 +211,9 @@ function takeByTurns(readings: readonly Reading[], { maxRecords, maxBytes }: Fet
   }
 }
 
-function recordOf(message: EncodedMessage): NewRecord {
-  const { id, kind, type, key, headers, payload, payloadBytes, occurredAt } = message;
+function recordOf(message: EncodedMessage, nowMs: number): NewRecord {
+  const { id, kind, type, key, headers, payload, payloadBytes, occurredAt, expiresAt, delayMs } = message;
+  const deliverAt = delayMs === null ? message.deliverAt : nowMs + delayMs;
   return {
     messageId: id,
     kind,
@@ -222,6 +223,8 @@ function recordOf(message: EncodedMessage): NewRecord {
     payload,
     payloadBytes: payloadBytes === null ? null : Buffer.from(payloadBytes),
     occurredAt: new Date(occurredAt),
+    ...(expiresAt !== null && { expiresAt: new Date(expiresAt) }),
+    ...(deliverAt !== null && { deliverAt: new Date(deliverAt) }),
   };
 }
 

@@ -111,10 +111,12 @@ export class Reading {
 
 /** The same record, sharing nothing that can be changed. Headers are frozen. */
 export function copyOf(record: NewRecord): NewRecord {
-  const { payloadBytes, occurredAt } = record;
+  const { payloadBytes, occurredAt, expiresAt, deliverAt } = record;
   return {
     ...record,
     payloadBytes: payloadBytes === null ? null : Buffer.from(payloadBytes),
     occurredAt: new Date(occurredAt),
+    ...(expiresAt !== undefined && { expiresAt: new Date(expiresAt) }),
+    ...(deliverAt !== undefined && { deliverAt: new Date(deliverAt) }),
   };
 }

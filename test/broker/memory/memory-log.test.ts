@@ -53,6 +53,20 @@ describe('publish', () => {
     ]);
   });
 
+  it('keeps until when a message is good, and when it may be handled', async () => {
+    const log = memoryLog({ partitions: 1 });
+    const [soon, later] = [new Date('2030-01-01T00:00:00.001Z'), new Date('2031-01-01T00:00:00Z')];
+    const calledMs = Date.now();
+    await log.publish([
+      OrderPlaced({ orderId: 'a' }, { deliverAt: soon, expiresAt: later }),
+      OrderPlaced({ orderId: 'b' }, { delayMs: 60_000 }),
+    ]);
+    const [one, two] = await log.fetch([at(0n)]);
+    expect(one).toMatchObject({ deliverAt: soon, expiresAt: later });
+    expect(two?.expiresAt).toBeUndefined();
+    expect(two?.deliverAt?.getTime()).toBeGreaterThanOrEqual(calledMs + 60_000);
+  });
+
   it('takes all of its messages or none', async () => {
     const log = memoryLog({ maxMessageBytes: 200 });
     const large = OrderPlaced({ orderId: 'x'.repeat(200) });
