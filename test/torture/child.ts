@@ -4,13 +4,17 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
 /** The programs that a run starts. */
-export type Program = 'writer-process' | 'relay-process' | 'consumer-process';
+export type Program = 'writer-process' | 'relay-process' | 'consumer-process' | 'bridge-process';
 
 export interface ChildOptions {
   readonly name: string;
   readonly program: Program;
   /** Handed over by the environment: URLs do not belong on a command line. */
   readonly settings: object;
+  /** Goes before the program and becomes it, such as `ip netns exec name`. */
+  readonly prefix?: readonly string[];
+  /** Added to those of the run. */
+  readonly environment?: Readonly<Record<string, string>>;
   readonly onMessage?: (message: unknown) => void;
   /** Called if it ends without having been asked to. */
   readonly onCollapse: (child: Child) => void;
@@ -36,9 +40,12 @@ export class Child {
 
   constructor(options: ChildOptions) {
     this.name = options.name;
-    this.#process = spawn(process.execPath, [fileURLToPath(new URL(`${options.program}.ts`, import.meta.url))], {
+    const path = fileURLToPath(new URL(`${options.program}.ts`, import.meta.url));
+    const [command = process.execPath, ...args] =
+      options.prefix === undefined ? [] : [...options.prefix, process.execPath];
+    this.#process = spawn(command, [...args, path], {
       detached: true,
-      env: { ...process.env, [SETTINGS_VARIABLE]: JSON.stringify(options.settings) },
+      env: { ...process.env, ...options.environment, [SETTINGS_VARIABLE]: JSON.stringify(options.settings) },
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });
     this.#keepLines();

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
 import { findPostgres, type PostgresVersion } from '../servers/find-postgres.ts';
 import { Standby } from './standby.ts';
+import { waitUntil } from './wait-until.ts';
 
 const SETTINGS = {
   max_connections: '120',
@@ -13,6 +14,9 @@ const SETTINGS = {
   checkpoint_timeout: '30min',
   deadlock_timeout: '1s',
 } as const;
+
+/** How long a server may take to start or to end: on a busy machine it has much to write or to recover. */
+const PATIENCE_MS = 180_000;
 
 /** How a server is brought down: in good order, at once, or by the end of its postmaster. */
 export type Shutdown = 'fast' | 'immediate' | 'kill';
@@ -35,7 +39,11 @@ export class TortureCluster implements AsyncDisposable {
   static async start(version: PostgresVersion, folder: string): Promise<TortureCluster> {
     const binDir = await binDirOf(version);
     const dataDir = join(folder, 'data');
-    return new TortureCluster(await startLocalServer({ binDir, dataDir, settings: SETTINGS }), binDir, dataDir);
+    return new TortureCluster(
+      await startLocalServer({ binDir, dataDir, settings: SETTINGS, startTimeoutMs: PATIENCE_MS }),
+      binDir,
+      dataDir,
+    );
   }
 
   /** Whether the postmaster runs. */
@@ -57,13 +65,17 @@ export class TortureCluster implements AsyncDisposable {
 
   async shutDown(how: Shutdown): Promise<void> {
     process.kill(this.#server.pid, SHUTDOWN_SIGNAL[how]);
+    await waitUntil(() => !this.isUp, PATIENCE_MS); // else it would be ended the hard way sooner
     await this.#server.stop();
   }
 
   async startAgain(): Promise<void> {
-    const { port } = this.#server;
     await this.#server.stop(); // of one that has ended, this removes what it left
-    this.#server = await startLocalServer({ binDir: this.#binDir, dataDir: this.#dataDir, settings: SETTINGS, port });
+    this.#server = await this.#start(this.#dataDir, this.#server.port);
+  }
+
+  #start(dataDir: string, port: number): Promise<LocalServer> {
+    return startLocalServer({ binDir: this.#binDir, dataDir, settings: SETTINGS, port, startTimeoutMs: PATIENCE_MS });
   }
 
   /**
@@ -86,7 +98,7 @@ export class TortureCluster implements AsyncDisposable {
       throw error;
     }
     this.#dataDir = standbyDir;
-    this.#server = await startLocalServer({ ...common, dataDir: standbyDir, port });
+    this.#server = await this.#start(standbyDir, port);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

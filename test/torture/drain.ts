@@ -5,7 +5,7 @@ import { BULK_KEY } from './tables.ts';
 
 const LOOK_MS = 200;
 /** How long nothing at all may move before it counts as never. */
-const STALL_MS = 30_000;
+const STALL_MS = 60_000;
 
 interface Fill {
   readonly wanted: number;

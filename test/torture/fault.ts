@@ -12,8 +12,8 @@ export interface Fault {
   readonly slow?: boolean;
   /** The server's data has to be on a small disk of its own. */
   readonly wantsDisk?: boolean;
-  /** Why it cannot be injected here; `undefined` if it can. */
-  readonly unfit?: (stage: Stage) => string | undefined;
+  /** Why it cannot be injected here: then the report says so, and it is not drawn. `undefined` if it can. */
+  readonly missing?: (stage: Stage) => Promise<string | undefined>;
   /**
    * Injects it once and takes its cause away again. Resolves at the moment from which on things have to recover, with
    * whether its effect was seen, or with how to see that once they have.

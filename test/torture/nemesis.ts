@@ -22,6 +22,9 @@ export function planOf(faults: readonly Fault[], random: Random): Fault[] {
   return [...random.shuffled(always), ...random.shuffled(others)];
 }
 
+/** So often a fault is tried until its effect is seen: a busy machine may be quicker or slower than the fault. */
+const MOST_ATTEMPTS = 3;
+
 export interface NemesisOptions {
   readonly stage: Stage;
   readonly probe: Probe;
@@ -32,10 +35,24 @@ export interface NemesisOptions {
 /** Injects faults one after the other, and sees that things recover after each. */
 export class Nemesis {
   readonly reports: Record<string, FaultReport> = {};
+  /** Faults that cannot be injected on this machine, and why. */
+  readonly missing: Record<string, string> = {};
   readonly #options: NemesisOptions;
 
   constructor(options: NemesisOptions) {
     this.#options = options;
+  }
+
+  /** Those that can be injected here. The others are in {@link missing} from then on. */
+  async available(faults: readonly Fault[]): Promise<Fault[]> {
+    const { stage, say } = this.#options;
+    for (const { name, missing } of faults) {
+      const reason = await missing?.(stage);
+      if (reason === undefined) continue;
+      this.missing[name] = reason;
+      say(`${name}: not available, ${reason}`);
+    }
+    return faults.filter(({ name }) => !Object.hasOwn(this.missing, name));
   }
 
   /** Goes through the plan. With an end, begins again where it is through before that, and stops at it. */
@@ -45,19 +62,24 @@ export class Nemesis {
     do {
       for (const fault of plan) {
         if (isOver()) return;
-        await this.#inject(fault);
+        await this.#injectUntilSeen(fault);
         await pause(random.whole(100, 600), stage.stop);
       }
     } while (endMs !== undefined && plan.length > 0 && !isOver());
   }
 
-  async #inject(fault: Fault): Promise<void> {
-    const { stage, probe, say } = this.#options;
-    const unfit = fault.unfit?.(stage);
-    if (unfit !== undefined) {
-      say(`${fault.name}: not here, ${unfit}`);
-      return;
+  async #injectUntilSeen(fault: Fault): Promise<void> {
+    const { stage } = this.#options;
+    for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted; attempt++) {
+      const seen = await this.#inject(fault);
+      await stage.mend();
+      if (seen) return;
     }
+  }
+
+  /** Whether its effect was seen. */
+  async #inject(fault: Fault): Promise<boolean> {
+    const { stage, probe, say } = this.#options;
     const report = (this.reports[fault.name] ??= { injected: 0, observed: 0, recoveryMs: null });
     stage.history.write('fault', 'invoke', { name: fault.name });
     const startedMs = monotonicMs();
@@ -74,6 +96,7 @@ export class Nemesis {
     } else report.recoveryMs = Math.max(report.recoveryMs ?? 0, Math.round(recoveryMs));
     const outcome = observed ? '' : ', not observed';
     say(`${fault.name}: ${seconds(lastedMs)}${outcome}, recovered after ${seconds(recoveryMs)}`);
+    return observed;
   }
 
   async #attempt(fault: Fault): Promise<boolean | (() => Promise<boolean>)> {

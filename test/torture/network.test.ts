@@ -1,5 +1,8 @@
 import { once } from 'node:events';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Network } from './network.ts';
 
@@ -11,7 +14,9 @@ async function echo() {
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
-  const network = await Network.open(`tcp://127.0.0.1:${(server.address() as AddressInfo).port}`);
+  const folder = await mkdtemp(join(tmpdir(), 'tailrace-network-'));
+  const url = `tcp://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  const network = await Network.open(url, join(folder, 'socket'));
   const client = connect(Number(new URL(network.url).port), '127.0.0.1');
   client.on('error', () => undefined);
   await once(client, 'connect');
@@ -22,6 +27,7 @@ async function echo() {
       client.destroy();
       await network[Symbol.asyncDispose]();
       await new Promise((resolve) => server.close(resolve));
+      await rm(folder, { recursive: true });
     },
   };
 }

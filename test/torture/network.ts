@@ -23,19 +23,31 @@ interface Tunnel {
 export class Network implements AsyncDisposable {
   readonly #target: URL;
   readonly #listener: Server;
+  readonly #socketPath: string;
+  readonly #socketListener: Server;
   readonly #tunnels = new Set<Tunnel>();
   #weather = FAIR;
 
-  private constructor(target: URL) {
+  private constructor(target: URL, socketPath: string) {
     this.#target = target;
+    this.#socketPath = socketPath;
     this.#listener = createServer((client) => this.#open(client));
+    this.#socketListener = createServer((client) => this.#open(client));
   }
 
-  /** @param url of the server. */
-  static async open(url: string): Promise<Network> {
-    const network = new Network(new URL(url));
+  /**
+   * @param url of the server.
+   * @param socketPath where there is to be a Unix socket as another entrance.
+   */
+  static async open(url: string, socketPath: string): Promise<Network> {
+    const network = new Network(new URL(url), socketPath);
     await new Promise<void>((resolve) => network.#listener.listen(0, '127.0.0.1', resolve));
+    await new Promise<void>((resolve) => network.#socketListener.listen(socketPath, resolve));
     return network;
+  }
+
+  get socketPath(): string {
+    return this.#socketPath;
   }
 
   /** Of the server, by this way. */
@@ -77,6 +89,7 @@ export class Network implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.reset();
     await new Promise((resolve) => this.#listener.close(resolve));
+    await new Promise((resolve) => this.#socketListener.close(resolve));
   }
 
   #open(client: Socket): void {

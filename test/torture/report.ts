@@ -1,5 +1,5 @@
 import type { Breach, Evidence, Invariant, Verdict } from './checker.ts';
-import type { FaultReport } from './nemesis.ts';
+import type { FaultReport, Nemesis } from './nemesis.ts';
 import { sabotageOf, type SabotageName } from './sabotage/sabotage.ts';
 
 /** The outcome of a run, as it is printed. */
@@ -16,6 +16,8 @@ export interface TortureReport {
   readonly drained: boolean;
   readonly memoryMiB: number;
   readonly faults: Readonly<Record<string, FaultReport>>;
+  /** Faults that could not be injected on this machine, and why. */
+  readonly notAvailable: Readonly<Record<string, string>>;
   readonly sabotage: SabotageName | null;
   /** Whether the sabotage was found; `null` without one. */
   readonly caught: boolean | null;
@@ -38,7 +40,7 @@ export function reportOf(
   { seed, sabotage, recoveryLimitMs }: Terms,
   evidence: Pick<Evidence, 'drained' | 'memoryMiB'>,
   verdict: Verdict,
-  faults: Readonly<Record<string, FaultReport>>,
+  { reports: faults, missing: notAvailable }: Pick<Nemesis, 'reports' | 'missing'>,
 ): TortureReport {
   const { breaches, doubts, ...counts } = verdict;
   const broken = breaches.map(({ invariant }) => invariant);
@@ -50,6 +52,7 @@ export function reportOf(
     drained: evidence.drained,
     memoryMiB: Math.round(evidence.memoryMiB),
     faults,
+    notAvailable,
     sabotage: sabotage ?? null,
     caught: sabotage === undefined ? null : found !== undefined && doubts.length === 0,
     invariant: found ?? broken[0] ?? null,
@@ -84,6 +87,7 @@ export function describe(report: TortureReport): string {
     `seed ${report.seed}: ${commits} commits, ${lost} lost, ${invented} invented, ${doubled} doubled, ${reordered} reordered, ${unseen} unseen`,
     `stale writes: ${report.staleWritesAttempted} attempted, ${report.staleWritesAccepted} accepted; drained: ${report.drained ? 'yes' : 'no'}; memory of a relay: ${report.memoryMiB} MiB`,
     ...rows,
+    ...Object.entries(report.notAvailable).map(([name, reason]) => `  ${name.padEnd(24)} not available: ${reason}`),
     ...report.breaches.map(({ invariant, what }) => `  ${invariant}: ${what}`),
     ...report.doubts.map((doubt) => `  the truth is in doubt: ${doubt}`),
     conclusion(report),

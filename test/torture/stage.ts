@@ -1,3 +1,4 @@
+import { dirname, join } from 'node:path';
 import { Child } from './child.ts';
 import type { TortureCluster } from './cluster.ts';
 import type { ConsumerSettings } from './consumer-process.ts';
@@ -29,7 +30,7 @@ export interface StageOptions {
 export const LEASE_MS = 1_500;
 const CONSUMER_LEASE_MS = 3_000;
 /** How long a fault waits for what it wants to see. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 
 const RELAYS = ['relay-1', 'relay-2'];
 const EXTRA_RELAYS = ['relay-3', 'relay-4', 'relay-5'];
@@ -41,6 +42,12 @@ const LANES = 4;
 const NEVER = Number.MAX_SAFE_INTEGER;
 /** Of messages that faults write; the probe's are below, those of writers above. */
 const FIRST_ID = 10_000_000;
+
+/** How the next relay of a name is started. */
+export interface Way {
+  readonly databaseUrl: string;
+  readonly prefix: readonly string[];
+}
 
 /** The processes and the server that faults act upon. Whoever ends a process starts it again. */
 export class Stage implements AsyncDisposable {
@@ -65,6 +72,8 @@ export class Stage implements AsyncDisposable {
   readonly #options: StageOptions;
   readonly #children = new Map<string, Child>();
   readonly #networks = new Map<string, Network>();
+  readonly #ways = new Map<string, Way>();
+  readonly #kept = new AsyncDisposableStack();
   #writersStarted = 0;
   #writersAreHeld = false;
   #nextId = FIRST_ID;
@@ -123,6 +132,18 @@ export class Stage implements AsyncDisposable {
     await Promise.all(RELAYS.map((name) => this.start(name)));
   }
 
+  /** Ends one in good order and starts it again. */
+  async restart(child: Child): Promise<Child> {
+    await this.end(child);
+    return this.start(child.name);
+  }
+
+  /** Ends one in good order. */
+  async end(child: Child): Promise<void> {
+    this.watchMemory();
+    await this.#stop(child);
+  }
+
   async stopRelays(): Promise<void> {
     this.watchMemory();
     await Promise.all(this.relays.map((child) => this.#stop(child)));
@@ -151,8 +172,21 @@ export class Stage implements AsyncDisposable {
   async start(name: string): Promise<Child> {
     const child = this.#spawn(name);
     this.#children.set(name, child);
+    const timer = setTimeout(() => {
+      this.collapses.push(`${name} did not begin its work within ${PATIENCE_MS} ms`);
+      void child.kill();
+    }, PATIENCE_MS);
     await child.ready;
+    clearTimeout(timer);
     return child;
+  }
+
+  /** Lets those go on that a fault has struck after it had given up, and starts those again that it has killed then. */
+  async mend(): Promise<void> {
+    for (const child of [...this.#named(RELAYS), ...this.consumers, ...this.writers]) {
+      if (!child.isRunning) await this.start(child.name);
+      else if (child.isFrozen) child.thaw();
+    }
   }
 
   /** Kills a process and starts it again. */
@@ -162,14 +196,40 @@ export class Stage implements AsyncDisposable {
     return this.start(child.name);
   }
 
-  /** Asks a process for an action at a point of its work. Resolves true once it has happened. */
-  async strike(child: Child, point: ArmedPoint, limitMs: number): Promise<boolean> {
+  /**
+   * Asks a process for an action at a point of its work. Resolves true once it has happened; false when it took too long, or
+   * when `isInVain` said that it would not happen any more.
+   */
+  async strike(child: Child, point: ArmedPoint, isInVain?: () => Promise<boolean>): Promise<boolean> {
     if (point.action === 'kill') child.expectEnd();
     else child.guard();
     child.send(point);
-    const struck = await waitUntil(() => !child.isRunning || child.isFrozen, limitMs, this.stop);
-    if (!struck) child.send({ ...point, after: NEVER });
-    return struck;
+    const hasStruck = (): boolean => !child.isRunning || child.isFrozen;
+    await waitUntil(async () => hasStruck() || ((await isInVain?.()) ?? false), PATIENCE_MS, this.stop);
+    if (hasStruck()) return true;
+    child.send({ ...point, after: NEVER });
+    return false;
+  }
+
+  /**
+   * The same at the relay that leads. On a busy machine another one may lead before the point is reached: then it is asked.
+   * Returns the relay that was struck.
+   */
+  async strikeLeader(point: ArmedPoint): Promise<Child | undefined> {
+    const deadline = performance.now() + PATIENCE_MS;
+    const asked = new Set<Child>();
+    while (performance.now() < deadline && !this.stop.aborted) {
+      const leader = await this.someLeader();
+      asked.add(leader);
+      const leadsNoMore = async (): Promise<boolean> => {
+        const now = await this.leader();
+        return now !== undefined && now !== leader;
+      };
+      await this.strike(leader, point, leadsNoMore);
+      const struck = [...asked].find((relay) => !relay.isRunning || relay.isFrozen);
+      if (struck !== undefined) return struck;
+    }
+    return undefined;
   }
 
   /** The relay that holds the lease now, if it runs. */
@@ -188,12 +248,18 @@ export class Stage implements AsyncDisposable {
     return leader;
   }
 
-  /** The number of the lease: it rises with every takeover. */
-  async epoch(): Promise<number> {
-    const { epoch } = await this.database.one<{ epoch: string }>(
-      'select coalesce(max(epoch), 0) as epoch from torture.lease',
+  /** Waits until somebody else has the lease that this relay had, or had had before. Returns whether that is so. */
+  takenFrom(name: string): Promise<boolean> {
+    return waitUntil(
+      async () => {
+        const [row] = await this.database.query<{ holder: string }>(
+          'select holder from torture.lease order by epoch desc limit 1',
+        );
+        return row !== undefined && row.holder !== name;
+      },
+      PATIENCE_MS,
+      this.stop,
     );
-    return Number(epoch);
   }
 
   /** How many effects there are; their sequence's value, since counting them takes long. */
@@ -226,7 +292,21 @@ export class Stage implements AsyncDisposable {
   }
 
   async openNetworks(): Promise<void> {
-    for (const name of ALL_RELAYS) this.#networks.set(name, await Network.open(this.cluster.url));
+    for (const name of ALL_RELAYS) {
+      const socketPath = join(dirname(this.#options.historyPath), `${name}.socket`);
+      this.#networks.set(name, await Network.open(this.cluster.url, socketPath));
+    }
+  }
+
+  /** Relays of this name are started like that from now on; without a way, as always. */
+  setWay(name: string, way?: Way): void {
+    if (way === undefined) this.#ways.delete(name);
+    else this.#ways.set(name, way);
+  }
+
+  /** Disposes of it at the end of the run, if nobody has done so by then. */
+  keep<Thing extends AsyncDisposable>(thing: Thing): Thing {
+    return this.#kept.use(thing);
   }
 
   /** Takes the relays' highest use of memory in; it leaves with the process. */
@@ -236,6 +316,7 @@ export class Stage implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#children.values()].map((child) => child.kill()));
+    await this.#kept.disposeAsync();
     for (const network of this.#networks.values()) await network[Symbol.asyncDispose]();
   }
 
@@ -251,7 +332,7 @@ export class Stage implements AsyncDisposable {
       this.collapses.push(`${name} ended by itself: ${child.lastWords}`);
     };
     if (ALL_RELAYS.includes(name)) {
-      const databaseUrl = this.networkOf(name).url;
+      const { databaseUrl, prefix } = this.#ways.get(name) ?? { databaseUrl: this.networkOf(name).url, prefix: [] };
       const settings: RelaySettings = {
         ...common,
         databaseUrl,
@@ -260,7 +341,7 @@ export class Stage implements AsyncDisposable {
         sabotage,
       };
       const onMessage = (message: unknown): void => this.#heard(name, message);
-      return new Child({ name, program: 'relay-process', settings, onCollapse, onMessage });
+      return new Child({ name, program: 'relay-process', settings, prefix, onCollapse, onMessage });
     }
     const databaseUrl = this.cluster.url;
     if (CONSUMERS.includes(name)) {

@@ -6,7 +6,7 @@ import type { ServerSettings } from '../../src/postgres/server-settings.ts';
 import { conninfoOf, copyCluster } from '../servers/copy-cluster.ts';
 
 const LOOK_MS = 50;
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 
 export interface StandbyOptions {
   /** Of the primary. */

@@ -94,7 +94,7 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
     await slotWatch.stop();
     await stage.stopReaders();
     const evidence = await gather(stage, slotWatch, drained, historyPath);
-    return reportOf(options, evidence, check(evidence), nemesis.reports);
+    return reportOf(options, evidence, check(evidence), nemesis);
   } finally {
     await pacer.stop();
     await slotWatch.stop();
@@ -120,7 +120,7 @@ async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis
   say('messages flow');
   await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
   const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
-  await nemesis.run(planOf(faults, new Random(seed, 'plan')), endMs);
+  await nemesis.run(planOf(await nemesis.available(faults), new Random(seed, 'plan')), endMs);
   if (endMs !== undefined) await pause(Math.max(0, endMs - performance.now()), stop);
   stop.throwIfAborted();
 }

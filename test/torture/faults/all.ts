@@ -2,9 +2,18 @@ import type { Fault } from '../fault.ts';
 import { CRASHES } from './crashes.ts';
 import { DISKS } from './disk.ts';
 import { LOADS } from './loads.ts';
+import { PARTITIONS } from './partitions.ts';
 import { RELAYS } from './relays.ts';
 import { SERVERS } from './servers.ts';
 import { SLOTS } from './slots.ts';
 
 /** Every fault that a run can inject. */
-export const FAULTS: readonly Fault[] = [...CRASHES, ...SERVERS, ...SLOTS, ...LOADS, ...RELAYS, ...DISKS];
+export const FAULTS: readonly Fault[] = [
+  ...CRASHES,
+  ...SERVERS,
+  ...SLOTS,
+  ...LOADS,
+  ...RELAYS,
+  ...PARTITIONS,
+  ...DISKS,
+];

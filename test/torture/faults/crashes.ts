@@ -1,7 +1,8 @@
 import { pause } from '../../../src/base/signal.ts';
 import { CONSUMER_POINTS } from '../groups.ts';
 import type { Fault } from '../fault.ts';
-import { LEASE_MS, PATIENCE_MS } from '../stage.ts';
+import type { Child } from '../child.ts';
+import { LEASE_MS, PATIENCE_MS, type Stage } from '../stage.ts';
 import { WRITER_POINTS } from '../transactions.ts';
 import { waitUntil } from '../wait-until.ts';
 import { RELAY_POINTS } from '../watched-ports.ts';
@@ -26,15 +27,11 @@ export const CRASHES: readonly Fault[] = [
     async inject(stage, random) {
       let struck = 0;
       for (const point of random.shuffled(RELAY_POINTS).slice(0, 2)) {
-        const leader = await stage.someLeader();
         const isOpening = /^(acquire|open)/.test(point);
-        const target = isOpening ? stage.relays.find((relay) => relay !== leader) : leader;
-        if (target === undefined) continue;
-        const striking = stage.strike(target, { point, action: 'kill', after: 1 }, PATIENCE_MS);
-        if (isOpening) await stage.killAndStart(leader);
-        if (!(await striking)) return false;
+        const struckRelay = isOpening ? await strikeNext(stage, point) : await strikeNow(stage, point);
+        if (struckRelay === undefined) return false;
         struck += 1;
-        await stage.start(target.name);
+        await stage.start(struckRelay.name);
       }
       return struck > 0;
     },
@@ -44,10 +41,9 @@ export const CRASHES: readonly Fault[] = [
     what: 'the relay that leads is stopped for longer than its lease, and goes on when another one leads',
     async inject(stage, random) {
       const leader = await stage.someLeader();
-      const epoch = await stage.epoch();
       await pause(random.whole(0, 50));
       leader.freeze();
-      const taken = await waitUntil(async () => (await stage.epoch()) > epoch, PATIENCE_MS, stage.stop);
+      const taken = await stage.takenFrom(leader.name);
       await pause(random.whole(0, LEASE_MS));
       leader.thaw();
       return taken;
@@ -58,13 +54,11 @@ export const CRASHES: readonly Fault[] = [
     what: 'the relay that leads is stopped between looking at its lease and appending, until another one leads',
     always: true,
     async inject(stage, random) {
-      const leader = await stage.someLeader();
-      const epoch = await stage.epoch();
       const point = random.pick(['append.before', 'checkpoint.before']);
-      if (!(await stage.strike(leader, { point, action: 'stop', after: random.whole(1, 3) }, PATIENCE_MS)))
-        return false;
-      const taken = await waitUntil(async () => (await stage.epoch()) > epoch, PATIENCE_MS, stage.stop);
-      leader.thaw();
+      const stopped = await stage.strikeLeader({ point, action: 'stop', after: random.whole(1, 3) });
+      if (stopped === undefined) return false;
+      const taken = await stage.takenFrom(stopped.name);
+      stopped.thaw();
       return taken;
     },
   },
@@ -78,7 +72,7 @@ export const CRASHES: readonly Fault[] = [
         await stage.killAndStart(consumer);
         return true;
       }
-      const struck = await stage.strike(consumer, { point, action: 'kill', after: random.whole(1, 20) }, PATIENCE_MS);
+      const struck = await stage.strike(consumer, { point, action: 'kill', after: random.whole(1, 20) });
       if (!struck) await consumer.kill();
       await stage.start(consumer.name);
       return struck;
@@ -90,7 +84,7 @@ export const CRASHES: readonly Fault[] = [
     async inject(stage, random) {
       const consumer = random.pick(stage.consumers);
       const point = random.pick(CONSUMER_POINTS);
-      const struck = await stage.strike(consumer, { point, action: 'stop', after: random.whole(1, 20) }, PATIENCE_MS);
+      const struck = await stage.strike(consumer, { point, action: 'stop', after: random.whole(1, 20) });
       const lost = async (): Promise<boolean> => {
         const { owned } = await stage.database.one<{ owned: string }>(
           'select count(*) as owned from tailrace.consumer_cursor where owner = $1',
@@ -109,10 +103,27 @@ export const CRASHES: readonly Fault[] = [
     async inject(stage, random) {
       const writer = random.pick(stage.writers);
       const point = random.pick(WRITER_POINTS);
-      const struck = await stage.strike(writer, { point, action: 'kill', after: random.whole(1, 5) }, PATIENCE_MS);
+      const struck = await stage.strike(writer, { point, action: 'kill', after: random.whole(1, 5) });
       if (!struck) await writer.kill();
       await stage.start(writer.name);
       return struck;
     },
   },
 ];
+
+function strikeNow(stage: Stage, point: string): Promise<Child | undefined> {
+  return stage.strikeLeader({ point, action: 'kill', after: 1 });
+}
+
+/** At a point that a relay passes only when it begins to lead: the one that leads makes room. */
+async function strikeNext(stage: Stage, point: string): Promise<Child | undefined> {
+  const leader = await stage.someLeader();
+  const next = stage.relays.find((relay) => relay !== leader);
+  if (next === undefined) return undefined;
+  const striking = stage.strike(next, { point, action: 'kill', after: 1 });
+  stage.watchMemory();
+  await leader.kill();
+  const struck = await striking;
+  await stage.start(leader.name);
+  return struck ? next : undefined;
+}

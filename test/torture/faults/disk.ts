@@ -14,7 +14,8 @@ export const DISKS: readonly Fault[] = [
     what: 'the disk of the server has no room left for 3 s, not for its WAL either; a server that ended over it is started again',
     slow: true,
     wantsDisk: true,
-    unfit: ({ disk }) => (disk === undefined ? 'mounting a small disk takes root on Linux' : undefined),
+    missing: ({ disk }) =>
+      Promise.resolve(disk === undefined ? 'mounting a small disk takes root on Linux' : undefined),
     async inject(stage) {
       const disk = stage.disk ?? '';
       const ballast = join(disk, 'ballast');

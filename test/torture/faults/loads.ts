@@ -84,12 +84,16 @@ async function lock(stage: Stage, sql: string, ms: number): Promise<boolean> {
   const client = await openClient({ connectionString: stage.cluster.url, applicationName: 'torture lock' });
   try {
     await client.query(`begin; ${sql}`);
+    const isWaitedFor = async (): Promise<boolean> => {
+      const { rows } = await client.query(
+        'select from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid)) limit 1',
+      );
+      return rows.length > 0;
+    };
+    const seen = await waitUntil(isWaitedFor, PATIENCE_MS, stage.stop);
     await pause(ms, stage.stop);
-    const { rows } = await client.query<{ waiting: string }>(
-      'select count(*) as waiting from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid))',
-    );
     await client.query('rollback');
-    return Number(rows[0]?.waiting) > 0;
+    return seen;
   } finally {
     await closeClient(client);
   }

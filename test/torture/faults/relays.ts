@@ -84,9 +84,8 @@ export const RELAYS: readonly Fault[] = [
     async inject(stage) {
       const leader = await stage.someLeader();
       const network = stage.networkOf(leader.name);
-      const epoch = await stage.epoch();
       network.change({ hangs: true });
-      const taken = await waitUntil(async () => (await stage.epoch()) > epoch, PATIENCE_MS, stage.stop);
+      const taken = await stage.takenFrom(leader.name);
       await pause(LEASE_MS, stage.stop);
       network.change();
       return taken;

@@ -22,7 +22,7 @@ export const SERVERS: readonly Fault[] = [
     async inject(stage, random) {
       const name = random.pick(['tailrace writer', 'tailrace relay wal', 'tailrace relay control']);
       const pid = await findBackend(stage, NAMED, [name]);
-      process.kill(pid, 'SIGKILL');
+      if (!signalBackend(pid, 'SIGKILL')) return false;
       const isGone = async (): Promise<boolean> => {
         const rows = await stage.database.query('select from pg_stat_activity where pid = $1', [pid]);
         return rows.length === 0;
@@ -79,8 +79,8 @@ export const SERVERS: readonly Fault[] = [
   },
 ];
 
-/** Then the server has ended those who were still connected. */
-const LONGEST_SHUTDOWN_MS = 10_000;
+/** A server waits for a walsender until that has timed out, and writes a checkpoint: more than that is too long. */
+const LONGEST_SHUTDOWN_MS = 30_000;
 
 async function findBackend({ database, stop }: Stage, sql: string, values: readonly string[] = []): Promise<number> {
   let pid: number | undefined;
@@ -96,10 +96,18 @@ async function findBackend({ database, stop }: Stage, sql: string, values: reado
 
 async function freezeBackend(stage: Stage, pid: number, ms: number): Promise<boolean> {
   stage.history.write('freeze-backend', 'info', { pid });
-  process.kill(pid, 'SIGSTOP');
+  if (!signalBackend(pid, 'SIGSTOP')) return false;
   await pause(ms, stage.stop);
-  process.kill(pid, 'SIGCONT');
-  return true;
+  return signalBackend(pid, 'SIGCONT');
+}
+
+/** Returns false if it had ended by then. */
+function signalBackend(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, signal);
+  } catch {
+    return false;
+  }
 }
 
 /** Standbys have a session of the same name; that of the relay that leads has appended last. */
