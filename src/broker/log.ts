@@ -27,6 +27,11 @@ export interface PartitionEnds {
   readonly partition: number;
   readonly start: bigint;
   readonly end: bigint;
+  /**
+   * Of a partition that was added to its topic later: where the partitions before the added ones ended at that moment, by
+   * partition. Records of a key are in order for a reader that has come there in all of them before it reads this one.
+   */
+  readonly opensAfter?: readonly bigint[];
 }
 
 /**
@@ -163,8 +168,14 @@ export interface LogWriter {
    */
   partitionCount(topic: string): number | Promise<number>;
   /**
+   * The same, with the numbers of partitions that the topic had before, in ascending order: keys are placed by
+   * `partitionAmong` them.
+   */
+  partitionCounts(topic: string): readonly number[] | Promise<readonly number[]>;
+  /**
    * Appends in one durable transaction. One append at a time. Retries what can pass by itself. Throws `LEASE_LOST` once
-   * another holder has taken over: then nothing of the batch is in the log.
+   * another holder has taken over, and `PARTITIONS_CHANGED` if a topic has got more partitions since this writer last heard of
+   * its number: then the batch is to be routed again. In both cases nothing of it is in the log.
    */
   append(batch: LogBatch): Promise<void>;
   /** Outbox positions of everything appended or set aside after the last stored checkpoint, sorted. */

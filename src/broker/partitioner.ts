@@ -41,6 +41,23 @@ export function partitionOf(hash: number, count: number): number {
   return hash % count;
 }
 
+/**
+ * The partition of a key's hash in a topic that was given more partitions: `counts` are the numbers of partitions that it
+ * has had, in ascending order. A key goes to one of the partitions that were added last if that is where
+ * {@link partitionOf} puts it, else it stays where it was. So no key moves between partitions that were there before;
+ * and where each count is a multiple of the one before, this is the partition that Java Kafka's default partitioner
+ * chooses among the last count. After one change all partitions have the same share of the keys.
+ *
+ * @param hash from {@link keyHash}, not negative.
+ */
+export function partitionAmong(hash: number, counts: readonly number[]): number {
+  for (let at = counts.length - 1; at > 0; at -= 1) {
+    const partition = partitionOf(hash, counts[at] ?? 1);
+    if (partition >= (counts[at - 1] ?? 0)) return partition;
+  }
+  return partitionOf(hash, counts[0] ?? 1);
+}
+
 function mixed(word: number): number {
   const product = Math.imul(word, MULTIPLIER);
   return Math.imul(product ^ (product >>> 24), MULTIPLIER);

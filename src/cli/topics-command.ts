@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import type pg from 'pg';
-import { postgresLog } from '../broker/postgres/index.ts';
+import { postgresLog, type PostgresLog } from '../broker/postgres/index.ts';
 import { isTailraceError } from '../base/errors.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { databaseFailure, withClient } from './database-client.ts';
@@ -21,8 +21,8 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
   const topics = program
     .command('topics')
     .helpCommand(false)
-    .summary('list topics, or create one')
-    .description('Lists topics, or creates one.')
+    .summary('list topics, create one, or add partitions')
+    .description('Lists topics, creates one, or gives one more partitions.')
     .addHelpText('after', defaultCommandHelp('tailrace topics list'));
   withDatabaseOptions(topics.command('list', { isDefault: true }))
     .summary('partitions, offsets and sizes')
@@ -44,6 +44,19 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
     )
     .addHelpText('after', exampleHelp('tailrace topics create orders --partitions 16'))
     .action((topic: string, options: CreateOptions) => runCreate(topic, options, terminal));
+  withDatabaseOptions(topics.command('alter'))
+    .summary('give a topic more partitions while it is used')
+    .description(
+      'Gives a topic more partitions while relays and consumers run. Messages of a key stay in order: a group reads an added partition once it has come to where the others ended at the change. Partitions cannot be removed.',
+    )
+    .argument('<topic>', 'its name')
+    .addOption(
+      new Option('--partitions <n>', 'how many it is to have in all: more than now')
+        .argParser(wholeNumber(1, 10_000))
+        .makeOptionMandatory(),
+    )
+    .addHelpText('after', exampleHelp('tailrace topics alter orders --partitions 32'))
+    .action((topic: string, options: CreateOptions) => runAlter(topic, options, terminal));
 }
 
 interface PartitionRow {
@@ -114,18 +127,44 @@ async function runCreate(
   { schema, partitions, ...options }: CreateOptions,
   terminal: Terminal,
 ): Promise<void> {
-  const url = databaseUrl(options.databaseUrl, terminal);
-  try {
-    const log = postgresLog({ connectionString: url, schema });
-    await log.createTopic(topic, partitions).finally(() => log.close());
-  } catch (error) {
-    if (isTailraceError(error, 'INVALID_TOPIC')) throw usageFailure(error.message);
-    throw databaseFailure(error, url, schema);
-  }
+  await withLog({ schema, ...options }, terminal, (log) => log.createTopic(topic, partitions));
   const report = { schema, topic, partitions };
   terminal.out(
     options.json === true
       ? `${JSON.stringify(report)}\n`
       : `The topic ${topic} exists with ${partitions} partitions.\n`,
   );
+}
+
+async function runAlter(
+  topic: string,
+  { schema, partitions, ...options }: CreateOptions,
+  terminal: Terminal,
+): Promise<void> {
+  const from = await withLog({ schema, ...options }, terminal, async (log) => {
+    const count = await log.partitionCount(topic);
+    await log.addPartitions(topic, partitions);
+    return count;
+  });
+  const report = { schema, topic, from, partitions };
+  terminal.out(
+    options.json === true
+      ? `${JSON.stringify(report)}\n`
+      : `The topic ${topic} has ${partitions} partitions now; it had ${from}.\n`,
+  );
+}
+
+async function withLog<Result>(
+  { schema, databaseUrl: given }: DatabaseOptions,
+  terminal: Terminal,
+  work: (log: PostgresLog) => Promise<Result>,
+): Promise<Result> {
+  const url = databaseUrl(given, terminal);
+  try {
+    const log = postgresLog({ connectionString: url, schema });
+    return await work(log).finally(() => log.close());
+  } catch (error) {
+    if (isTailraceError(error, 'INVALID_TOPIC')) throw usageFailure(error.message);
+    throw databaseFailure(error, url, schema);
+  }
 }

@@ -12,6 +12,12 @@ export interface PlaceInPartition {
   readonly nextOffset: bigint;
 }
 
+/** A partition that is added to what a group knows. */
+export interface AddedPartition extends PlaceInPartition {
+  /** See {@link CursorRow.opensAfter}. */
+  readonly opensAfter?: readonly bigint[];
+}
+
 /** What a new owner gets. */
 export interface TakenPartition extends PlaceInPartition {
   readonly epoch: bigint;
@@ -24,6 +30,7 @@ interface CursorText {
   epoch: string;
   owner: string | null;
   wanted: string | null;
+  opens_after: string[] | null;
 }
 
 /**
@@ -81,27 +88,29 @@ export class GroupTables {
   /** Every partition that the group knows, in order. */
   async cursors(client: pg.PoolClient): Promise<CursorRow[]> {
     const { rows } = await client.query<CursorText>(
-      `select topic, partition, next_offset::text, epoch::text, owner, wanted
+      `select topic, partition, next_offset::text, epoch::text, owner, wanted, opens_after::text[]
        from ${this.#schema}.consumer_cursor where group_name = $1 order by topic collate "C", partition`,
       [this.#group],
     );
-    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted }) => ({
+    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted, opens_after }) => ({
       topic,
       partition,
       nextOffset: BigInt(next_offset),
       epoch: BigInt(epoch),
       owner,
       wanted,
+      opensAfter: opens_after?.map(BigInt) ?? null,
     }));
   }
 
   /** Takes partitions in that the group does not know yet. */
-  async addCursors(client: pg.PoolClient, places: readonly PlaceInPartition[]): Promise<void> {
+  async addCursors(client: pg.PoolClient, places: readonly AddedPartition[]): Promise<void> {
     if (places.length === 0) return;
     await client.query(
-      `insert into ${this.#schema}.consumer_cursor (group_name, topic, partition, next_offset)
-       select $1, * from unnest($2::text[], $3::int[], $4::bigint[])`,
-      [this.#group, ...columnsOf(places)],
+      `insert into ${this.#schema}.consumer_cursor (group_name, topic, partition, next_offset, opens_after)
+       select $1, topic, partition, next_offset, opens_after::bigint[]
+       from unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) v (topic, partition, next_offset, opens_after)`,
+      [this.#group, ...columnsOf(places), places.map(({ opensAfter }) => opensAfter && `{${opensAfter.join(',')}}`)],
     );
   }
 
@@ -158,7 +167,7 @@ export class GroupTables {
        where pg_try_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || topic || '/' || partition))`,
       [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
     );
-    const taken = await client.query<Omit<CursorText, 'owner' | 'wanted'>>(
+    const taken = await client.query<Omit<CursorText, 'owner' | 'wanted' | 'opens_after'>>(
       `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1
        from unnest($2::text[], $3::int[]) v (topic, partition)
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition

@@ -12,6 +12,11 @@ export interface CursorRow {
   readonly owner: string | null;
   /** Who is to handle it. */
   readonly wanted: string | null;
+  /**
+   * Of a partition that was added while the group read its topic: nobody takes it before the group has come to these offsets
+   * in the partitions 0, 1, …, so that the order of a key that moved here is kept.
+   */
+  readonly opensAfter: readonly bigint[] | null;
 }
 
 /** A partition that this member believes to own. */
@@ -58,7 +63,7 @@ export interface SyncPlan<H extends Holding> {
  * Decides one step of the two-phase handover. A partition whose owner is alive and not the wanted one is first given up by
  * its owner, then taken by the other; nobody else pauses. A partition that is free, or whose owner's lease has run out, is
  * taken by the wanted member at once. A row that names this member without its holding it (it had to let go, or runs anew
- * under its old name) counts as free.
+ * under its old name) counts as free. A partition that was added later is not taken before it is open.
  */
 export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
   const { memberId: me, generation } = view;
@@ -68,6 +73,7 @@ export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
     view.rows.map((row) => ({ ...row, current: currentOf(row, live) })),
   );
   const holdings = new Map(view.holdings.map((holding) => [partitionName(holding), holding]));
+  const places = new Map(view.rows.map((row) => [partitionName(row), row.nextOffset]));
   const plan = { wanted: [], release: [], take: [], revoke: [], released: [], lost: [] } as MutablePlan<H>;
   const wake = new Set<string | null>();
 
@@ -86,7 +92,7 @@ export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
     if (holds) plan.released.push(holding);
     const isMine = row.owner === me;
     const isFree = isMine || row.owner === null || !live.has(row.owner);
-    if (isFree && wanted === me) plan.take.push(row);
+    if (isFree && wanted === me && isOpen(row, places)) plan.take.push(row);
     else if (isMine) plan.release.push(row);
     if (isMine || wanted !== row.wanted) wake.add(isFree ? wanted : row.owner);
   });
@@ -107,6 +113,13 @@ export function partitionName({ topic, partition }: { readonly topic: string; re
 
 function stillHolds(holding: Holding, row: CursorRow, me: string, generation: number): boolean {
   return row.owner === me && row.epoch === holding.epoch && holding.generation === generation;
+}
+
+/** Whether everything that was appended to the topic before this partition was added is handled or parked. */
+function isOpen({ topic, opensAfter }: CursorRow, places: ReadonlyMap<string, bigint>): boolean {
+  return (opensAfter ?? []).every(
+    (offset, partition) => (places.get(partitionName({ topic, partition })) ?? -1n) >= offset,
+  );
 }
 
 /** Who is to keep the partition if that can be: the one it was promised to, else the one that has it. */

@@ -71,8 +71,6 @@ export class TopicWatch {
   /** Asks about every topic, where the log leads to now. Throws what the log throws. */
   async askAnew(): Promise<void> {
     await this.#asking;
-    const [topic] = this.#topics;
-    if (topic !== undefined) await this.#settings.log.ends(topic); // of a count it may remember what it was
     await this.ask(true);
   }
 

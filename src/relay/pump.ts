@@ -95,6 +95,21 @@ export class Pump {
     at: Pick<SourceBatch, 'progress' | 'checkpoint'>,
     isRetry: boolean,
   ): Promise<Pick<Appended, 'appends' | 'unroutable'>> {
+    for (;;) {
+      try {
+        return await this.#appendOnce(messages, at, isRetry);
+      } catch (error) {
+        if (!isTailraceError(error, 'PARTITIONS_CHANGED')) throw error;
+        this.#parts.logger.info({}, 'a topic has more partitions; what was not appended yet is routed again');
+      }
+    }
+  }
+
+  async #appendOnce(
+    messages: DeadLetters,
+    at: Pick<SourceBatch, 'progress' | 'checkpoint'>,
+    isRetry: boolean,
+  ): Promise<Pick<Appended, 'appends' | 'unroutable'>> {
     const { writer, onAppended } = this.#parts;
     const { appends, unroutable } = await this.#route(messages);
     const batch: LogBatch = {
@@ -115,17 +130,17 @@ export class Pump {
     messages: DeadLetters,
   ): Promise<{ readonly appends: readonly Append[]; readonly unroutable: readonly UnroutableMessages[] }> {
     const { writer, router } = this.#parts;
-    const counts = new Map<string, number>();
+    const counts = new Map<string, readonly number[]>();
     const refused = new Map<string, TailraceError>();
     for (const topic of new Set(messages.topics)) {
       try {
-        counts.set(topic, await writer.partitionCount(topic));
+        counts.set(topic, await writer.partitionCounts(topic));
       } catch (error) {
         if (!isUnroutable(error)) throw error;
         refused.set(topic, error);
       }
     }
-    const { appends, unroutable } = router.route(messages, (topic) => counts.get(topic) ?? 0);
+    const { appends, unroutable } = router.route(messages, (topic) => counts.get(topic) ?? []);
     return {
       appends,
       unroutable: [...unroutable].map(([topic, ids]) => ({

@@ -1,5 +1,5 @@
 import type { Append, DeadLetters } from '../broker/log.ts';
-import { partitionOf } from '../broker/partitioner.ts';
+import { partitionAmong } from '../broker/partitioner.ts';
 
 /** Where messages go. */
 export interface Routes {
@@ -16,11 +16,11 @@ export class Router {
 
   /**
    * The appends of a batch, in its order within each partition. A key's messages go to one partition, the one that Java
-   * Kafka's default partitioner would choose.
+   * Kafka's default partitioner would choose, as far as the topic was not given more partitions.
    *
-   * @param partitionCount the partitions of a topic; 0 where there can be none.
+   * @param partitionCounts the numbers of partitions that a topic has had, the last one now; empty where there can be none.
    */
-  route(batch: DeadLetters, partitionCount: (topic: string) => number): Routes {
+  route(batch: DeadLetters, partitionCounts: (topic: string) => readonly number[]): Routes {
     const turn = this.#turn++;
     const topics = new Map<string, number[][]>();
     const appends: Append[] = [];
@@ -34,7 +34,8 @@ export class Router {
         lists = topics.get(name) ?? [];
         topics.set(name, lists);
       }
-      const count = partitionCount(name);
+      const counts = partitionCounts(name);
+      const count = counts.at(-1) ?? 0;
       if (count === 0) {
         const ids = unroutable.get(name);
         if (ids === undefined) unroutable.set(name, [id]);
@@ -42,7 +43,7 @@ export class Router {
         return;
       }
       const hash = batch.keyHashes[n] ?? -1;
-      const partition = hash < 0 ? turn % count : partitionOf(hash, count);
+      const partition = hash < 0 ? turn % count : partitionAmong(hash, counts);
       const list = lists[partition];
       if (list === undefined) {
         const ids = [id];

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { keyHash, murmur2, partitionOf, positive } from '../../src/broker/partitioner.ts';
+import { keyHash, murmur2, partitionAmong, partitionOf, positive } from '../../src/broker/partitioner.ts';
 
 /** Hashes that Kafka's own test of its murmur2 expects. */
 const KAFKA_HASHES: readonly (readonly [string, number])[] = [
@@ -63,5 +63,52 @@ describe('partitionOf', () => {
   it('is the remainder, so that a key goes where a Java Kafka producer sends it', () => {
     expect(partitionOf(keyHash('foobar'), 8)).toBe((-790332482 & 0x7fffffff) % 8);
     expect(partitionOf(keyHash('21'), 1)).toBe(0);
+  });
+});
+
+describe('partitionAmong', () => {
+  const hashes = fc.nat(0x7fffffff);
+  const growth = fc
+    .uniqueArray(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 4 })
+    .map((counts) => counts.sort((a, b) => a - b));
+
+  it('moves a key only to a partition that was added, or not at all', () => {
+    fc.assert(
+      fc.property(hashes, growth, (hash, counts) => {
+        const now = partitionAmong(hash, counts);
+        expect(now).toBeLessThan(counts.at(-1)!);
+        if (counts.length === 1) return;
+        const before = partitionAmong(hash, counts.slice(0, -1));
+        if (now !== before) expect(now).toBeGreaterThanOrEqual(counts.at(-2)!);
+      }),
+    );
+  });
+
+  it('is where Java Kafka sends a key, where each number is a multiple of the one before', () => {
+    fc.assert(
+      fc.property(
+        hashes,
+        fc.integer({ min: 1, max: 9 }),
+        fc.array(fc.integer({ min: 2, max: 4 }), { maxLength: 3 }),
+        (hash, first, factors) => {
+          const counts = [first];
+          for (const factor of factors) counts.push((counts.at(-1) ?? 1) * factor);
+          expect(partitionAmong(hash, counts)).toBe(partitionOf(hash, counts.at(-1)!));
+        },
+      ),
+    );
+  });
+
+  it('gives every partition the same share of the hashes after one change', () => {
+    const count = fc.integer({ min: 1, max: 100 });
+    fc.assert(
+      fc.property(count, count, (one, other) => {
+        const counts = [Math.min(one, other), Math.max(one, other) + 1];
+        const shares = Array.from({ length: counts[1]! }, () => 0);
+        for (let hash = 0; hash < counts[0]! * counts[1]!; hash += 1) shares[partitionAmong(hash, counts)]! += 1;
+        expect(new Set(shares).size).toBe(1);
+      }),
+      { numRuns: 50 },
+    );
   });
 });

@@ -115,6 +115,8 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ['forget it', 'delete from tailrace.relay_dead_letter', RELAYS],
   ['create a topic', `insert into tailrace.log_topic (name, partitions) values ('x', 1)`, RELAYS],
   ['read topics', 'select * from tailrace.log_topic, tailrace.log_partition, tailrace.log_entry', READERS],
+  ['give a topic more partitions', `select tailrace.add_partitions('none', 3)`, RELAYS],
+  ['read how topics grew', 'select * from tailrace.log_topic_growth', READERS],
   ['remove a topic', 'delete from tailrace.log_topic', []],
   ['join a group', `insert into tailrace.consumer_group (name) values ('g')`, ['consumer']],
   ['lock a group', 'select from tailrace.consumer_group for update', ['consumer']],

@@ -46,6 +46,28 @@ it('topics: creates one, and lists partitions, offsets and sizes', async () => {
   expect(await cli(database, 'topics', 'list')).toMatch(/^TOPIC .*\ncounts +3 +12 +\d{4}-.*:0-12/);
 });
 
+it('topics alter: gives a topic more partitions, and no fewer', async () => {
+  await using database = await createTestDatabase();
+  await cli(database, 'topics', 'create', 'counts', '--partitions', '3');
+  expect(await cli(database, 'topics', 'alter', 'counts', '--partitions', '4')).toMatch(
+    /has 4 partitions now; it had 3/,
+  );
+  expect(await document(database, 'topics', 'alter', 'counts', '--partitions', '8')).toEqual({
+    schema: 'tailrace',
+    topic: 'counts',
+    from: 4,
+    partitions: 8,
+  });
+  const env = { DATABASE_URL: database.connectionString };
+  const refused = await run(['topics', 'alter', 'counts', '--partitions', '8', '--json'], env);
+  expect(JSON.parse(refused.out)).toMatchObject({
+    error: { code: 'INVALID_OPTION', message: expect.stringMatching(/more than 8/) as string },
+  });
+  expect(refused.exitCode).not.toBe(0);
+  expect(await run(['topics', 'alter', 'nothing', '--partitions', '8'], env)).toMatchObject({ exitCode: 1 });
+  expect(await run(['topics', 'alter', 'counts'], env)).toMatchObject({ exitCode: 2 });
+});
+
 it.each([
   ['another number of partitions', 2, ['create', 'counts', '--partitions', '4'], /exists with that number/],
   ['a bad name', 2, ['create', 'my topic'], /Not a name for a topic/],

@@ -1,8 +1,9 @@
 import type pg from 'pg';
 import { vi } from 'vitest';
+import { isTailraceError } from '../../src/base/errors.ts';
 import type { Logger } from '../../src/base/logger.ts';
 import type { LogWriter } from '../../src/broker/log.ts';
-import { keyHash, partitionOf } from '../../src/broker/partitioner.ts';
+import { keyHash, partitionAmong } from '../../src/broker/partitioner.ts';
 import { postgresLog, type PostgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer, type ConsumerOptions } from '../../src/consumer/index.ts';
 import type { EventMessage } from '../../src/message/message.ts';
@@ -78,10 +79,20 @@ export class Stream implements AsyncDisposable {
       'select position, topic, key from tailrace.outbox where position > $1 order by position',
       [this.#last],
     );
+    await this.#route(writer, rows).catch(async (error: unknown) => {
+      if (!isTailraceError(error, 'PARTITIONS_CHANGED')) throw error;
+      await this.#route(writer, rows);
+    });
+  }
+
+  async #route(
+    writer: LogWriter,
+    rows: readonly { readonly position: string; readonly topic: string; readonly key: string | null }[],
+  ): Promise<void> {
     const appends = new Map<string, { topic: string; partition: number; ids: number[] }>();
     for (const { position, topic, key } of rows) {
-      const count = await writer.partitionCount(topic);
-      const partition = key === null ? Number(position) % count : partitionOf(keyHash(key), count);
+      const counts = await writer.partitionCounts(topic);
+      const partition = key === null ? Number(position) % counts.at(-1)! : partitionAmong(keyHash(key), counts);
       const append = appends.get(`${topic}/${partition}`) ?? { topic, partition, ids: [] };
       append.ids.push(Number(position));
       appends.set(`${topic}/${partition}`, append);

@@ -25,6 +25,17 @@ describe('missingPlaces', () => {
     ]);
   });
 
+  it('keeps partitions that were added closed until the others have come to where they ended then', () => {
+    const opensAfter = new Map([[1, [7n]]]);
+    expect(
+      missingPlaces([{ topic: 't', partitions: 2, starts: undefined, opensAfter }], [{ topic: 't', partition: 0 }]),
+    ).toEqual([{ topic: 't', partition: 1, nextOffset: 0n, opensAfter: [7n] }]);
+    expect(missingPlaces([{ topic: 't', partitions: 2, starts, opensAfter }], [])).toEqual([
+      starts[0],
+      { ...starts[1], opensAfter: [7n] },
+    ]);
+  });
+
   it('adds nothing that the group knows, nor what it was not told where to begin', () => {
     const known = [{ topic: 't', partition: 0 }];
     expect(missingPlaces([{ topic: 't', partitions: 1, starts: undefined }], known)).toEqual([]);

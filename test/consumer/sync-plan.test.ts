@@ -9,6 +9,7 @@ const row = (changes: Partial<CursorRow> = {}): CursorRow => ({
   epoch: 1n,
   owner: null,
   wanted: null,
+  opensAfter: null,
   ...changes,
 });
 
@@ -49,6 +50,18 @@ describe('planSync', () => {
     const step = plan(rows);
     expect(step).toMatchObject({ take: [], wake: ['b'] });
     expect(step.wanted.map(({ wanted }) => wanted)).toEqual(['a']);
+  });
+
+  it('takes a partition that was added only when the others have come to where they ended then', () => {
+    const added = row({ partition: 2, opensAfter: [5n, 7n] });
+    const others = (first: bigint, second: bigint): CursorRow[] => [
+      row({ owner: 'a', wanted: 'a', nextOffset: first }),
+      row({ partition: 1, owner: 'a', wanted: 'a', nextOffset: second }),
+    ];
+    const holds = [holding(), holding({ partition: 1 })];
+    expect(plan([...others(5n, 6n), added], holds, alive('a')).take).toEqual([]);
+    expect(plan([...others(4n, 9n), added], holds, alive('a')).take).toEqual([]);
+    expect(plan([...others(5n, 7n), added], holds, alive('a')).take).toEqual([added]);
   });
 
   it('takes over at once from an owner whose lease has run out', () => {

@@ -146,3 +146,23 @@ test('a relay that cannot reach its server says so, goes on trying, and can be s
   await starting;
   await log.close();
 });
+
+test('a relay goes on, and keeps every key in order, while its topic is given more partitions', async () => {
+  await using database = await createTestDatabase();
+  await createCounters(database.pool, 16);
+  await using relay = relayOf(database, walSource);
+  await relay.start();
+  const operator = postgresLog({ connectionString: database.connectionString });
+  await whileWriting(database.pool, { writers: 4, transactions: 60, keys: 16, seed: 23 }, async () => {
+    for (const partitions of [9, 12, 24]) {
+      const target = (await inLog(database)) + 50;
+      await expect.poll(() => inLog(database), patient).toBeGreaterThanOrEqual(target);
+      for (const topic of ['topic-0', 'topic-1']) await operator.addPartitions(topic, partitions);
+    }
+  });
+  await operator.close();
+  await expect.poll(async () => (await judgeLog(database)).lost, patient).toBe(0);
+  // A key's partitions rise with time, so that this judges its order across the changes too.
+  expect(await judgeLog(database)).toMatchObject(exact);
+  expect(relay.status().state).toBe('leading');
+});

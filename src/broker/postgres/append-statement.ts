@@ -12,6 +12,8 @@ export interface PartitionIdsToAppend {
 export interface AppendAttempt {
   readonly epoch: string;
   readonly seq: number;
+  /** Of the partitions that the messages were routed to. */
+  readonly layout: string;
   readonly parts: readonly PartitionIdsToAppend[];
   /** The offset of the first message of each part. */
   readonly bases: readonly number[];
@@ -23,8 +25,8 @@ export interface AppendAttempt {
 
 /**
  * One statement, so one transaction: the fence, the progress and the entries. It answers one row if it appended, and none if
- * it may not: if the epoch is another (the shared key lock makes a takeover wait for us, and us for a takeover), if the
- * number of the batch is not the next, or if an entry would not begin where its partition ends. Two such statements at
+ * it may not: if the epoch or the layout is another (the shared key lock makes a takeover or a change of the layout wait for
+ * us, and us for it), if the number of the batch is not the next, or if an entry would not begin where its partition ends. Two such statements at
  * once meet in the primary key of `relay_batch`.
  */
 export class AppendStatement {
@@ -65,13 +67,14 @@ export class AppendStatement {
       idsLiteral(parts),
       this.#channel,
       parts.length === 0 ? null : notificationOf(parts.map(({ partition }) => partition)),
+      attempt.layout,
     ];
   }
 }
 
 function appendSql(schema: string, further = ''): string {
   return `with fence as materialized (
-      select 1 from ${schema}.relay_lease where name = $1 and epoch = $2::bigint for key share
+      select 1 from ${schema}.relay_lease where name = $1 and epoch = $2::bigint and layout = $13::bigint for key share
     ), part as materialized (
       select * from unnest($6::int[], $7::bigint[], $8::int[], $9::int[]) part (partition, base, count, start)
     ), allowed as materialized (
@@ -94,11 +97,11 @@ function deadLettersSql(schema: string): string {
   return `, set_aside as (
       insert into ${schema}.relay_dead_letter as d (position, seq, topic, reason, error)
         select id, $3, u.topic, u.reason, u.error
-          from batch, json_to_recordset($13::json) u (topic text, reason text, error text, ids bigint[]), unnest(u.ids) id
+          from batch, json_to_recordset($14::json) u (topic text, reason text, error text, ids bigint[]), unnest(u.ids) id
         on conflict (position) do update set reason = excluded.reason, error = excluded.error, attempts = d.attempts + 1,
           asked = null, asked_by = null, asked_at = null
     ), released as (
-      delete from ${schema}.relay_dead_letter where position = any($14::bigint[]) and exists (select from batch)
+      delete from ${schema}.relay_dead_letter where position = any($15::bigint[]) and exists (select from batch)
     )`;
 }
 

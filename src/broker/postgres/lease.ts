@@ -38,6 +38,8 @@ export interface AskedOfHolder {
   readonly wantsReport: boolean;
   /** Whether dead letters wait to be retried or discarded. */
   readonly wantsDeadLetters: boolean;
+  /** Another one after a topic was given more partitions. */
+  readonly layout: string;
 }
 
 /** What to do about a lease, having looked at it. */
@@ -175,7 +177,7 @@ export class LeaseTable {
   }
 
   get #asked(): string {
-    return `wanted_mode, mode is null as wants_report,
+    return `layout::text, wanted_mode, mode is null as wants_report,
       exists (select from ${this.#schema}.relay_dead_letter where asked is not null) as wants_dead_letters`;
   }
 
@@ -200,6 +202,7 @@ export class LeaseTable {
 }
 
 interface AskedRow {
+  layout: string;
   wanted_mode: RelayMode | null;
   wants_report: boolean;
   wants_dead_letters: boolean;
@@ -211,6 +214,7 @@ function askedOf(row: AskedRow | undefined): AskedOfHolder | undefined {
     mode: row.wanted_mode ?? undefined,
     wantsReport: row.wants_report,
     wantsDeadLetters: row.wants_dead_letters,
+    layout: row.layout,
   };
 }
 

@@ -13,7 +13,7 @@ import { explain, PLAN_SETTINGS, type ReadPool } from './read-pool.ts';
 import { ASKED } from './requests.ts';
 import { retrying } from './retry.ts';
 import { Session } from './session.ts';
-import type { Topics } from './topics.ts';
+import { Topics } from './topics.ts';
 import { WriterTables } from './writer-tables.ts';
 import { PostgresLogWriter } from './writer.ts';
 
@@ -26,7 +26,6 @@ export interface OpenWriterContext {
   readonly createTopics: boolean;
   readonly logger: Logger;
   readonly pool: ReadPool;
-  readonly topics: Topics;
   /** Called with the numbers of the partitions that grew. */
   readonly onAppended: (partitions: readonly number[]) => void;
   readonly onReleased: (writer: LogWriter) => void;
@@ -106,6 +105,7 @@ async function takeAndBuild(
     logger.info({ holder: options.holder, epoch, seq: end.seq }, 'took the right to append to the log');
     const writer = new PostgresLogWriter({
       ...context,
+      topics: new Topics(pool, quotedSchema), // not older than the layout in `asked`
       epoch,
       table,
       asked,

@@ -30,6 +30,14 @@ export interface PostgresLog extends HomeLog {
    * @throws TailraceError `INVALID_TOPIC`; `INVALID_OPTION`: not 1 to 10,000 partitions, or it exists with another number.
    */
   createTopic(name: string, partitions: number): Promise<void>;
+  /**
+   * Gives a topic more partitions, up to `partitions` in all, while relays and consumers run. Records of a key stay in
+   * order: the change comes between two appends, and a group reads an added partition only after it has come, in all
+   * partitions that were there before, to where these ended then.
+   *
+   * @throws TailraceError `UNKNOWN_TOPIC`; `INVALID_OPTION`: not up to 10,000, or not more than the topic has.
+   */
+  addPartitions(name: string, partitions: number): Promise<void>;
 }
 
 /**
@@ -73,7 +81,7 @@ class PostgresHomeLog implements PostgresLog {
 
   async partitionCount(topic: string): Promise<number> {
     this.#assertOpen();
-    return (await this.#topics.find(topic))?.length ?? 0;
+    return (await this.#topics.load(topic))?.length ?? 0;
   }
 
   async ends(topic: string): Promise<PartitionEnds[]> {
@@ -81,14 +89,17 @@ class PostgresHomeLog implements PostgresLog {
     const rows = await this.#pool.query(
       `select p.partition,
           coalesce((select e.base from ${this.#entry} e where e.partition = p.id order by e.base limit 1), 0),
-          coalesce((select e.base + e.count from ${this.#entry} e where e.partition = p.id order by e.base desc limit 1), 0)
+          coalesce((select e.base + e.count from ${this.#entry} e where e.partition = p.id order by e.base desc limit 1), 0),
+          (select array_to_string(g.switch_offsets, ',') from ${this.#options.quotedSchema}.log_topic_growth g
+            where g.topic = p.topic and g.partitions_before <= p.partition order by g.partitions_before desc limit 1)
         from ${this.#partition} p where p.topic = $1 order by p.partition`,
       [topic],
     );
-    return rows.map(([partition, start, end]) => ({
+    return rows.map(([partition, start, end, opensAfter]) => ({
       partition: Number(partition),
       start: BigInt(start ?? 0),
       end: BigInt(end ?? 0),
+      ...(opensAfter != null && { opensAfter: opensAfter.split(',').map(BigInt) }),
     }));
   }
 
@@ -126,6 +137,11 @@ class PostgresHomeLog implements PostgresLog {
     throw invalid('partitions', String(partitions), `${ids.length}: the topic ${name} exists with that number`);
   }
 
+  async addPartitions(name: string, partitions: number): Promise<void> {
+    this.#assertOpen();
+    await this.#topics.grow(name, partitions);
+  }
+
   async acquireWriter(options: WriterOptions): Promise<LogWriter> {
     this.#assertOpen();
     assertLeaseMs(options.leaseMs);
@@ -133,7 +149,6 @@ class PostgresHomeLog implements PostgresLog {
       {
         ...this.#options,
         pool: this.#pool,
-        topics: this.#topics,
         onAppended: (partitions) => this.#wakeUps.wake(partitions),
         onReleased: (released) => this.#writers.delete(released),
       },

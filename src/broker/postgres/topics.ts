@@ -1,16 +1,20 @@
 import { TailraceError } from '../../base/errors.ts';
 import type { Cluster } from '../../base/cluster.ts';
-import { assertPartitions, assertTopicName } from '../checks.ts';
+import { assertPartitions, assertTopicName, invalid } from '../checks.ts';
 import type { ReadPool } from './read-pool.ts';
 
 /** The numbers by which the entries of a topic's partitions are kept: partition n has `ids[n]`. */
 export type PartitionIds = readonly number[];
 
-/** The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics do not go away. */
+/**
+ * The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics and
+ * partitions do not go away. Partitions that were added since are seen by `load`.
+ */
 export class Topics {
   readonly #pool: ReadPool;
   readonly #schema: string;
   readonly #seen = new Map<string, PartitionIds>();
+  readonly #formerCounts = new Map<string, readonly number[]>();
   #seenOn: Cluster | undefined;
 
   constructor(pool: ReadPool, quotedSchema: string) {
@@ -23,9 +27,21 @@ export class Topics {
     return this.#known().get(topic);
   }
 
+  /** The numbers of partitions that a topic has had, in ascending order, as far as it is known. */
+  countsOf(topic: string): readonly number[] | undefined {
+    const ids = this.known(topic);
+    return ids === undefined ? undefined : [...(this.#formerCounts.get(topic) ?? []), ids.length];
+  }
+
   /** `undefined` if the topic does not exist. */
   async find(topic: string): Promise<PartitionIds | undefined> {
-    return this.#known().get(topic) ?? (await this.#load(topic));
+    return this.#known().get(topic) ?? (await this.load(topic));
+  }
+
+  /** Forgets everything. */
+  forget(): void {
+    this.#seen.clear();
+    this.#formerCounts.clear();
   }
 
   /**
@@ -34,7 +50,7 @@ export class Topics {
    * @throws TailraceError `UNKNOWN_TOPIC`: no such topic, or no such partition of it.
    */
   async idOf(topic: string, partition: number): Promise<number> {
-    const id = this.#known().get(topic)?.[partition] ?? (await this.#load(topic))?.[partition];
+    const id = this.#known().get(topic)?.[partition] ?? (await this.load(topic))?.[partition];
     if (id !== undefined) return id;
     const count = this.#known().get(topic)?.length;
     if (count === undefined) throw unknownTopic(topic);
@@ -60,28 +76,55 @@ export class Topics {
          select name, n from topic, generate_series(0, partitions - 1) n`,
       [topic, partitions],
     );
-    const ids = await this.#load(topic);
+    const ids = await this.load(topic);
     if (ids === undefined) throw unknownTopic(topic);
+    return ids;
+  }
+
+  /**
+   * Gives a topic more partitions, between two appends of whoever writes.
+   *
+   * @throws TailraceError `UNKNOWN_TOPIC`; `INVALID_OPTION`: not up to 10,000, or not more than it has.
+   */
+  async grow(topic: string, partitions: number): Promise<void> {
+    assertPartitions(partitions);
+    const [row] = await this.#pool.query(`select ${this.#schema}.add_partitions($1, $2::int)`, [topic, partitions]);
+    const former = row?.[0] ?? null;
+    if (former === null) throw unknownTopic(topic);
+    if (Number(former) >= partitions) {
+      throw invalid(
+        'partitions',
+        String(partitions),
+        `more than ${former}, which the topic ${topic} has: partitions can be added, not removed`,
+      );
+    }
+    await this.load(topic);
+  }
+
+  /** Asks for a topic anew; `undefined` if it does not exist. */
+  async load(topic: string): Promise<PartitionIds | undefined> {
+    const before = this.#pool.cluster;
+    const rows = await this.#pool.query(
+      `select id, (select string_agg(partitions_before::text, ',' order by partitions_before)
+          from ${this.#schema}.log_topic_growth where topic = $1)
+        from ${this.#schema}.log_partition where topic = $1 order by partition`,
+      [topic],
+    );
+    if (rows.length === 0) return undefined;
+    const ids = rows.map(([id]) => Number(id));
+    const former = rows[0]?.[1] ?? '';
+    if (before === undefined || before === this.#pool.cluster) {
+      this.#known().set(topic, ids);
+      if (former !== '') this.#formerCounts.set(topic, former.split(',').map(Number));
+    }
     return ids;
   }
 
   #known(): Map<string, PartitionIds> {
     const { cluster } = this.#pool;
-    if (cluster !== this.#seenOn) this.#seen.clear();
+    if (cluster !== this.#seenOn) this.forget();
     this.#seenOn = cluster;
     return this.#seen;
-  }
-
-  async #load(topic: string): Promise<PartitionIds | undefined> {
-    const before = this.#pool.cluster;
-    const rows = await this.#pool.query(
-      `select id from ${this.#schema}.log_partition where topic = $1 order by partition`,
-      [topic],
-    );
-    if (rows.length === 0) return undefined;
-    const ids = rows.map(([id]) => Number(id));
-    if (before === undefined || before === this.#pool.cluster) this.#known().set(topic, ids);
-    return ids;
   }
 }
 

@@ -12,10 +12,11 @@ export interface LogEnd {
   readonly checkpoint: string | undefined;
 }
 
-/** Whose the lease is, and whose a batch is, by epoch. */
+/** Whose the lease is, and whose a batch is, by epoch; and which layout appends are routed by. */
 export interface Standing {
   readonly leaseEpoch: string | undefined;
   readonly batchEpoch: string | undefined;
+  readonly layout: string | undefined;
 }
 
 const PRUNE_INTERVAL_MS = 30_000;
@@ -56,13 +57,22 @@ export class WriterTables {
   }
 
   async standing(session: Session, seq: number): Promise<Standing> {
-    const result = await session.query<{ lease_epoch: string | null; batch_epoch: string | null }>({
+    const result = await session.query<{
+      lease_epoch: string | null;
+      batch_epoch: string | null;
+      layout: string | null;
+    }>({
       text: `select (select epoch::text from ${this.#schema}.relay_lease where name = $1) as lease_epoch,
+        (select layout::text from ${this.#schema}.relay_lease where name = $1) as layout,
         (select epoch::text from ${this.#schema}.relay_batch where name = $1 and seq = $2) as batch_epoch`,
       values: [LEASE_NAME, seq],
     });
     const row = result.rows[0];
-    return { leaseEpoch: row?.lease_epoch ?? undefined, batchEpoch: row?.batch_epoch ?? undefined };
+    return {
+      leaseEpoch: row?.lease_epoch ?? undefined,
+      batchEpoch: row?.batch_epoch ?? undefined,
+      layout: row?.layout ?? undefined,
+    };
   }
 
   /** The next offset of each partition. */

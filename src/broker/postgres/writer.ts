@@ -48,6 +48,8 @@ export class PostgresLogWriter implements LogWriter {
   readonly #parts: WriterParts;
   readonly #nextOffsets = new Map<number, number>();
   #seq: number;
+  /** Of what is remembered of topics. */
+  #layout: string;
   #progress: string | undefined;
   #checkpointSeq: number;
   #checkpoint: string | undefined;
@@ -57,6 +59,7 @@ export class PostgresLogWriter implements LogWriter {
   constructor(parts: WriterParts) {
     this.#parts = parts;
     this.#seq = parts.end.seq;
+    this.#layout = parts.asked.layout;
     this.#progress = parts.end.progress;
     this.#checkpointSeq = parts.end.checkpointSeq;
     this.#checkpoint = parts.end.checkpoint;
@@ -84,6 +87,11 @@ export class PostgresLogWriter implements LogWriter {
 
   partitionCount(topic: string): number | Promise<number> {
     return this.#parts.topics.known(topic)?.length ?? this.#findOrCreate(topic).then((ids) => ids.length);
+  }
+
+  partitionCounts(topic: string): readonly number[] | Promise<readonly number[]> {
+    const { topics } = this.#parts;
+    return topics.countsOf(topic) ?? this.#findOrCreate(topic).then((ids) => topics.countsOf(topic) ?? [ids.length]);
   }
 
   async append(batch: LogBatch): Promise<void> {
@@ -135,6 +143,7 @@ export class PostgresLogWriter implements LogWriter {
     const query = statement.query({
       epoch,
       seq: this.#seq + 1,
+      layout: this.#layout,
       parts,
       bases,
       progress,
@@ -157,7 +166,7 @@ export class PostgresLogWriter implements LogWriter {
    * says so: no other batch of this epoch can have its number, since this writer goes on to the next number only from here.
    *
    * @returns true if it is in the log; false if the attempt may be made again.
-   * @throws TailraceError the reason of {@link signal} if it may not.
+   * @throws TailraceError the reason of {@link signal} if it may not; `PARTITIONS_CHANGED`.
    */
   async #settle(outcome: Exclude<Outcome, { kind: 'appended' }>, attempt: number): Promise<boolean> {
     if (outcome.kind === 'unknown' || attempt > 1) await this.#pauseAfter(outcome, attempt);
@@ -165,8 +174,20 @@ export class PostgresLogWriter implements LogWriter {
     if (standing.batchEpoch === this.#parts.epoch) return true;
     if (standing.leaseEpoch !== this.#parts.epoch) this.#parts.keeper.lose(takenOver());
     this.#assertHeld();
+    if (standing.layout !== undefined && standing.layout !== this.#layout) this.#routeAnew(standing.layout);
     if (outcome.kind === 'refused') await this.#reload();
     return false;
+  }
+
+  /** A topic has got more partitions: what is remembered of topics is of before. */
+  #routeAnew(layout: string): never {
+    this.#parts.topics.forget();
+    this.#layout = layout;
+    throw new TailraceError(
+      'PARTITIONS_CHANGED',
+      'A topic was given more partitions after the messages had been routed. Nothing was appended: route them again.',
+      { retryable: true },
+    );
   }
 
   async #pauseAfter(outcome: Outcome, attempt: number): Promise<void> {

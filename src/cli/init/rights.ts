@@ -18,13 +18,14 @@ const RELAY = {
     migration: ['select'],
     outbox: ['select'],
     relay_lease: ['select', 'insert', 'update'],
+    log_topic_growth: ['select', 'insert'],
     relay_batch: ['select', 'insert', 'delete'],
-    log_topic: ['select', 'insert'],
+    log_topic: ['select', 'insert', 'update'],
     log_partition: ['select', 'insert'],
     log_entry: ['select', 'insert'],
     relay_dead_letter: ['select', 'insert', 'update', 'delete'],
   },
-  functions: ['ensure_outbox_partitions', 'summarize_outbox'],
+  functions: ['ensure_outbox_partitions', 'summarize_outbox', 'add_partitions'],
 } as const;
 
 /** Every role with exactly what it needs. Nothing is for PUBLIC. */
@@ -45,6 +46,7 @@ export const ROLES: readonly RoleRights[] = [
       outbox: ['select'],
       log_topic: ['select'],
       log_partition: ['select'],
+      log_topic_growth: ['select'],
       log_entry: ['select'],
       // For trace and dead-letters, which tell what became of a message that is not in the log.
       relay_batch: ['select'],

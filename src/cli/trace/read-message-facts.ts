@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { readPassed } from '../../admin/figures.ts';
-import { keyHash, partitionOf } from '../../broker/partitioner.ts';
+import { keyHash, partitionAmong } from '../../broker/partitioner.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import { traceContextOf } from '../../message/trace-context.ts';
 import type { GroupFacts, InLog, InOutbox, MessageFacts, SetAsideByRelay } from './message-way.ts';
@@ -100,19 +100,22 @@ async function readPlace(
   { messageId, schema }: Lookup,
   { topic, key, position }: InOutbox,
 ): Promise<InLog | null> {
-  const all = await client.query<{ id: number }>(
-    `select id from ${schema}.log_partition where topic = $1 order by partition`,
+  const all = await client.query<{ id: number; former: number[] }>(
+    `select id, array(select partitions_before from ${schema}.log_topic_growth where topic = $1 order by 1) as former
+      from ${schema}.log_partition where topic = $1 order by partition`,
     [topic],
   );
   const ids = all.rows.map(({ id }) => id);
-  const owner = key === null ? undefined : ids[partitionOf(keyHash(key), ids.length)];
+  const counts = [...(all.rows[0]?.former ?? []), ids.length];
+  const places =
+    key === null ? ids : counts.flatMap((_, at) => ids[partitionAmong(keyHash(key), counts.slice(0, at + 1))] ?? []);
   const about = timeOf(messageId) - CLOCK_SKEW_MS;
   for (const comparison of ['>=', '<']) {
     const { rows } = await client.query<InLog>(
       `select p.topic, p.partition, (e.base + array_position(e.ids, $2::bigint) - 1)::text as offset, e.appended_at as "appendedAt"
         from ${schema}.log_entry e join ${schema}.log_partition p on p.id = e.partition
         where e.partition = any($1) and e.appended_at ${comparison} to_timestamp($3::float8 / 1000) and $2::bigint = any(e.ids) limit 1`,
-      [owner === undefined ? ids : [owner], position, about],
+      [places, position, about],
     );
     if (rows[0] !== undefined) return rows[0];
   }

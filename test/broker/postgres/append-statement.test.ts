@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { AppendStatement, notificationOf, partitionsOf } from '../../../src/broker/postgres/append-statement.ts';
 import { channelOf } from '../../../src/broker/postgres/channels.ts';
 
-const attempt = { epoch: '3', seq: 8, progress: 'p', checkpoint: undefined, unroutable: [], retried: [] };
+const attempt = { epoch: '3', seq: 8, layout: '6', progress: 'p', checkpoint: undefined, unroutable: [], retried: [] };
 
 describe('AppendStatement', () => {
   it('passes all ids as one array, and where each part begins in it', () => {
@@ -15,7 +15,7 @@ describe('AppendStatement', () => {
     expect(query.values).toEqual([
       ...['relay', '3', 8, 'p', null],
       ...['{5,2,9}', '{100,0,3}', '{3,1,2}', '{1,4,5}', '{30,10,20,7,1,2}'],
-      ...['ch', '5,2,9'],
+      ...['ch', '5,2,9', '6'],
     ]);
   });
 
@@ -31,7 +31,7 @@ describe('AppendStatement', () => {
 
   it('notifies nobody of a batch without messages', () => {
     const query = new AppendStatement('"tailrace"', 'ch').query({ ...attempt, parts: [], bases: [] });
-    expect(query.values?.slice(5)).toEqual(['{}', '{}', '{}', '{}', '{}', 'ch', null]);
+    expect(query.values?.slice(5)).toEqual(['{}', '{}', '{}', '{}', '{}', 'ch', null, '6']);
   });
 });
 
