@@ -18,6 +18,11 @@ const ARGUMENTS: Readonly<Record<string, string>> = {
   shell: 'bash',
   topic: 'orders',
 };
+/** Options that a command cannot do without. */
+const NEEDED: Readonly<Record<string, readonly string[]>> = {
+  publish: ['--payload', '{}'],
+  'topics alter': ['--partitions', '9'],
+};
 /** Will do for a name and for an id. */
 const ANYTHING = '00000000-0000-4000-8000-000000000000';
 
@@ -37,10 +42,10 @@ function commandOf(path: readonly string[], help: string): CommandHelp {
   const values = names
     .filter((name) => name !== 'options' && name !== 'command')
     .map((name) => ARGUMENTS[name] ?? ANYTHING);
-  const payload = path[0] === 'publish' ? ['--payload', '{}'] : [];
+  const name = path.join(' ');
   return {
-    name: path.join(' '),
-    words: [...path, ...values, ...payload],
+    name,
+    words: [...path, ...values, ...(NEEDED[name] ?? [])],
     help,
     has: (flag) => new RegExp(`^ +${flag}\\b`, 'm').test(help),
   };
