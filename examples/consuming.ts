@@ -56,12 +56,35 @@ const mail = createConsumer({
 });
 // #endregion
 
+const parcelsAskedFor: string[] = [];
+async function askForParcel(orderId: string, signal: AbortSignal): Promise<void> {
+  signal.throwIfAborted();
+  parcelsAskedFor.push(orderId);
+  return Promise.resolve();
+}
+
+// #region limits
+const parcels = createConsumer({
+  log,
+  group: 'parcels',
+  database: pool,
+  maxHandlerMs: 10_000,
+  circuitBreaker: { failures: 20, wait: { initialMs: 1_000, maxMs: 60_000 } },
+  limits: [
+    { per: 'consumer', rate: 100, burst: 50, shared: true }, // all members of the group together
+    { per: 'key', rate: 10 },
+  ],
+}).on(OrderPaid, async ({ payload }, { signal }) => {
+  await askForParcel(payload.orderId, signal);
+});
+// #endregion
+
 // #region metrics
 const registry = new Registry(); // of prom-client; its global `register` will do too
 registerConsumerMetrics(registry, () => [billing, ledger, mail]);
 // #endregion
 
-for (const consumer of [billing, ledger, mail]) await consumer.start();
+for (const consumer of [billing, ledger, mail, parcels]) await consumer.start();
 await pipeline.publish([
   OrderPlaced({ orderId: 'A-1', total: 42 }),
   OrderPlaced({ orderId: 'A-2', total: 200 }), // too much for mail
@@ -70,7 +93,14 @@ await pipeline.drained({ timeoutMs: 30_000 }); // the orders are handled
 await pipeline.drained({ timeoutMs: 30_000 }); // and so are the payments that handlers published
 
 const count = async (table: string): Promise<unknown> => (await pool.query(`select from ${table}`)).rowCount;
-console.log('invoices:', await count('invoice'), '- payments:', await count('payment'));
+console.log(
+  'invoices:',
+  await count('invoice'),
+  '- payments:',
+  await count('payment'),
+  '- parcels:',
+  parcelsAskedFor.length,
+);
 const metrics = (await registry.metrics()).split('\n');
 console.log(metrics.find((line) => line.startsWith('tailrace_consumer_dead_messages_total{group="mail"}')));
 for (const { group, type, key, attempts, error } of await pipeline.deadLetters()) {
@@ -78,4 +108,4 @@ for (const { group, type, key, attempts, error } of await pipeline.deadLetters()
     `dead letter of ${group}: ${type} ${key ?? ''} after ${attempts} attempts, ${error?.split('\n')[0] ?? ''}`,
   );
 }
-for (const consumer of [billing, ledger, mail]) await consumer.stop();
+for (const consumer of [billing, ledger, mail, parcels]) await consumer.stop();

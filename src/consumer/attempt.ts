@@ -3,7 +3,9 @@ import { TailraceError, isTailraceError } from '../base/errors.ts';
 import type { Message } from '../message/message.ts';
 import type { Consumption, ConsumptionEnd, Tracing } from '../telemetry/tracing.ts';
 import { messageOfRecord, type Delivery, type Task } from './delivery.ts';
+import { HandlerCall } from './handler-call.ts';
 import type { HandlerTransactions, TransactionWork } from './handler-transaction.ts';
+import type { HandlerContext } from './handlers.ts';
 import type { Unit } from './lanes.ts';
 import type { ConsumerSettings } from './options.ts';
 import { insertParked, type ParkNote } from './parked-messages.ts';
@@ -19,12 +21,12 @@ export type AttemptResult =
 
 /** Makes one attempt at what is to be done with the records of a unit. */
 export class Attempts {
-  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group'>;
+  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>;
   readonly #transactions: HandlerTransactions;
   readonly #tracing: Tracing | undefined;
 
   constructor(
-    settings: Pick<ConsumerSettings, 'schema' | 'group'>,
+    settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>,
     transactions: HandlerTransactions,
     tracing: Tracing | undefined,
   ) {
@@ -69,17 +71,19 @@ export class Attempts {
     const messages = decodeAll(unit);
     if (!Array.isArray(messages)) return { result: 'failed', by: 'payload', error: messages.error };
     const { topic, offset } = record;
-    return this.#transact(unit.items, (tx, claim) =>
-      handler.handle(
-        messages.filter((message) => claim(message.id)),
-        {
-          tx,
-          record: { topic, partition: partition.partition, offset },
-          attempt: unit.failures + 1,
-          signal: partition.signal,
+    const call = new HandlerCall(this.#settings.maxHandlerMs, partition.signal);
+    return this.#transact(unit.items, (tx, claim) => {
+      const context: HandlerContext = {
+        tx,
+        record: { topic, partition: partition.partition, offset },
+        attempt: unit.failures + 1,
+        get signal() {
+          return call.signal;
         },
-      ),
-    );
+      };
+      const fresh = messages.filter((message) => claim(message.id));
+      return call.run(() => handler.handle(fresh, context));
+    });
   }
 
   async #park(delivery: Delivery, note: ParkNote): Promise<AttemptResult> {

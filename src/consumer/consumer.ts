@@ -7,9 +7,11 @@ import type { Tracing } from '../telemetry/tracing.ts';
 import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
 import { Attempts } from './attempt.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
+import type { Circuit } from './circuit.ts';
 import { Dispatcher, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
 import type { TakenPartition } from './group-tables.ts';
+import { ABORT_GRACE_MS } from './handler-call.ts';
 import { HandlerTransactions } from './handler-transaction.ts';
 import { HandlerRegistry, type BatchHandler, type BatchOptions, type Handler } from './handlers.ts';
 import { Membership } from './membership.ts';
@@ -40,6 +42,10 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly prefetched: number;
   /** How long attempts took, for each topic that had one. */
   readonly attemptDurations: readonly AttemptDurations[];
+  /** Whether handlers are called: `undefined` without the option `circuitBreaker`. */
+  readonly circuit: Circuit['state'] | undefined;
+  /** Records, or batches of them, that are in memory and wait for a limit. */
+  readonly limited: number;
   /** What keeps it from the group or from the log, while something does. */
   readonly problem: string | undefined;
 }
@@ -83,8 +89,6 @@ export function createConsumer(options: ConsumerOptions): Consumer {
   return new GroupConsumer(settingsOf(options));
 }
 
-/** What handlers have after their signal has fired, before their connection is closed. */
-const ABORT_GRACE_MS = 1_000;
 const DAY_MS = 24 * 3600 * 1000;
 
 class GroupConsumer implements Consumer {
@@ -149,6 +153,8 @@ class GroupConsumer implements Consumer {
       })),
       running: this.#parts?.dispatcher.running ?? 0,
       prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
+      circuit: this.#parts?.dispatcher.circuit,
+      limited: this.#parts?.dispatcher.limited ?? 0,
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
       problem: this.#parts?.membership.problem ?? this.#parts?.fetcher.problem,
     };
@@ -213,6 +219,7 @@ class GroupConsumer implements Consumer {
     await parts.fetcher.stop();
     parts.membership.retire();
     await this.#drain(parts);
+    parts.dispatcher.stop();
     await parts.membership.stop();
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
   }

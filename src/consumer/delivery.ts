@@ -45,6 +45,7 @@ export function messageOfRecord(record: LogRecord): Message {
 export function deliveryLanes(
   concurrency: number,
   isSerial: (topic: string) => boolean,
+  largestUnit = Number.POSITIVE_INFINITY,
 ): LaneRules<Delivery, AssignedPartition> {
   return {
     concurrency,
@@ -53,7 +54,7 @@ export function deliveryLanes(
     joins: (last, next, size) => {
       const [a, b] = [last.task, next.task];
       if (a.todo !== 'handle' || b.todo !== 'handle') return false;
-      return a.handler === b.handler && !a.alone && !b.alone && size < a.handler.maxRecords;
+      return a.handler === b.handler && !a.alone && !b.alone && size < Math.min(a.handler.maxRecords, largestUnit);
     },
   };
 }

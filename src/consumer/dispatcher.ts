@@ -5,11 +5,15 @@ import { traceFields } from '../message/trace-context.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { AttemptResult, Attempts } from './attempt.ts';
 import { DurationCounts } from './attempt-durations.ts';
+import { CircuitBreaker } from './circuit-breaker.ts';
+import type { Circuit, CircuitOutcome } from './circuit.ts';
 import { sizeOf, deliveryLanes, type Delivery, type Task } from './delivery.ts';
 import type { HandlerRegistry } from './handlers.ts';
 import { Lanes, type Unit } from './lanes.ts';
 import { nextStep, type NextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
+import { largestUnit, RateLimits } from './rate-limits.ts';
+import { allowancesOf } from './shared-tokens.ts';
 
 /** What a consumer has done since it started, in records. */
 export interface ConsumerCounters {
@@ -37,7 +41,17 @@ export interface DispatcherEvents {
 
 type DispatcherSettings = Pick<
   ConsumerSettings,
-  'group' | 'memberId' | 'concurrency' | 'attempts' | 'backoff' | 'onUnhandledType' | 'logger'
+  | 'database'
+  | 'schema'
+  | 'group'
+  | 'memberId'
+  | 'concurrency'
+  | 'attempts'
+  | 'backoff'
+  | 'onUnhandledType'
+  | 'circuitBreaker'
+  | 'limits'
+  | 'logger'
 >;
 
 /** Brings fetched records to their handlers: in order, side by side where that is allowed, again where that is needed. */
@@ -51,6 +65,9 @@ export class Dispatcher {
   readonly #lanes: Lanes<Delivery, AssignedPartition>;
   readonly #timers = new Map<Unit<Delivery>, NodeJS.Timeout>();
   readonly #logger: Logger;
+  readonly #circuit: CircuitBreaker;
+  readonly #limits: RateLimits;
+  #isFilling = false;
 
   constructor(settings: DispatcherSettings, registry: HandlerRegistry, attempts: Attempts, events: DispatcherEvents) {
     this.#settings = settings;
@@ -58,12 +75,34 @@ export class Dispatcher {
     this.#attempts = attempts;
     this.#events = events;
     this.#logger = settings.logger;
-    this.#lanes = new Lanes(deliveryLanes(settings.concurrency, (topic) => registry.isSerial(topic)));
+    const { group, memberId, concurrency, circuitBreaker, limits, logger } = settings;
+    this.#lanes = new Lanes(deliveryLanes(concurrency, (topic) => registry.isSerial(topic), largestUnit(limits)));
+    this.#circuit = new CircuitBreaker(circuitBreaker, () => this.#fill(), logger, { group, memberId });
+    this.#limits = new RateLimits(limits, allowancesOf(settings), (units) => {
+      for (const unit of units) this.#lanes.resume(unit);
+      this.#fill();
+    });
   }
 
   /** Units that run. */
   get running(): number {
     return this.#lanes.running;
+  }
+
+  /** Whether handlers are called: `undefined` if nothing would stop that. */
+  get circuit(): Circuit['state'] | undefined {
+    return this.#circuit.state;
+  }
+
+  /** Units that wait for a limit. */
+  get limited(): number {
+    return this.#limits.waiting;
+  }
+
+  /** Begins nothing by itself any more. */
+  stop(): void {
+    this.#circuit.stop();
+    this.#limits.stop();
   }
 
   /** Takes in the next records of a partition. */
@@ -90,6 +129,7 @@ export class Dispatcher {
       this.#timers.delete(unit);
     }
     for (const { bytes } of this.#lanes.drop(partition)) partition.forget(bytes);
+    this.#limits.drop((unit) => unit.items[0]?.partition === partition);
   }
 
   #taskFor({ topic, type }: LogRecord): Task | undefined {
@@ -100,10 +140,18 @@ export class Dispatcher {
   }
 
   #fill(): void {
-    for (let unit = this.#lanes.take(); unit !== undefined; unit = this.#lanes.take()) void this.#run(unit);
+    if (this.#isFilling) return;
+    this.#isFilling = true;
+    while (this.#circuit.mayBegin) {
+      const unit = this.#lanes.take();
+      if (unit === undefined) break;
+      if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
+      else this.#lanes.hold(unit);
+    }
+    this.#isFilling = false;
   }
 
-  async #run(unit: Unit<Delivery>): Promise<void> {
+  async #run(unit: Unit<Delivery>, isProbe: boolean): Promise<void> {
     const partition = unit.items[0]?.partition;
     if (partition === undefined) return; // no unit is empty
     partition.running += 1;
@@ -111,12 +159,13 @@ export class Dispatcher {
     const ended = await this.#attempts.make(unit);
     if (unit.items[0]?.task.todo === 'handle') this.durations.add(partition.topic, performance.now() - startedAt);
     partition.running -= 1;
-    this.#conclude(unit, partition, ended);
+    this.#circuit.end(outcomeOf(unit, ended), isProbe);
+    this.#conclude(unit, partition, ended, isProbe);
     this.#events.progressed(partition);
     this.#fill();
   }
 
-  #conclude(unit: Unit<Delivery>, partition: AssignedPartition, ended: AttemptResult): void {
+  #conclude(unit: Unit<Delivery>, partition: AssignedPartition, ended: AttemptResult, isProbe: boolean): void {
     switch (ended.result) {
       case 'done':
         this.#count(unit, ended.fresh);
@@ -128,7 +177,7 @@ export class Dispatcher {
         this.#lanes.finish(unit);
         return;
       case 'failed':
-        this.#goOn(unit, ended);
+        this.#goOn(unit, ended, isProbe);
         return;
     }
   }
@@ -142,8 +191,8 @@ export class Dispatcher {
     else counters.parked += fresh;
   }
 
-  #goOn(unit: Unit<Delivery>, failed: Extract<AttemptResult, { result: 'failed' }>): void {
-    const next = nextStep(failed, stateOf(unit), this.#settings);
+  #goOn(unit: Unit<Delivery>, failed: Extract<AttemptResult, { result: 'failed' }>, isProbe: boolean): void {
+    const next = nextStep(failed, stateOf(unit, isProbe), this.#settings);
     this.#report(unit, failed.error, next);
     switch (next.step) {
       case 'retry':
@@ -187,7 +236,14 @@ export class Dispatcher {
   }
 }
 
-function stateOf(unit: Unit<Delivery>): Parameters<typeof nextStep>[1] {
+/** What an attempt says of handlers as a whole. */
+function outcomeOf(unit: Unit<Delivery>, ended: AttemptResult): CircuitOutcome {
+  if (unit.items[0]?.task.todo !== 'handle') return 'neither';
+  if (ended.result === 'done' && ended.fresh > 0) return 'handled';
+  return ended.result === 'failed' && ended.by === 'handler' ? 'failed' : 'neither';
+}
+
+function stateOf(unit: Unit<Delivery>, isProbe: boolean): Parameters<typeof nextStep>[1] {
   const isParking = unit.items[0]?.task.todo === 'park';
-  return { size: unit.items.length, isParking, failures: unit.failures, stalls: unit.stalls };
+  return { size: unit.items.length, isParking, isProbe, failures: unit.failures, stalls: unit.stalls };
 }

@@ -1,9 +1,11 @@
 import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
+import { pause } from '../base/signal.ts';
 import { isSameCluster, type Cluster } from '../base/cluster.ts';
 import { CLUSTER_SQL, clusterOf, type ClusterRow } from '../postgres/cluster.ts';
 import { isTransient, sqlStateOf } from '../postgres/sqlstate.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
+import { AbandonedHandler } from './handler-call.ts';
 import { lendClient } from './lent-client.ts';
 import type { ConsumerSettings } from './options.ts';
 
@@ -104,8 +106,21 @@ export class HandlerTransactions {
       client.isClean = true;
       return { outcome: 'committed', handled };
     } catch (error) {
-      return this.#failed(client, partition, error);
+      if (!(error instanceof AbandonedHandler)) return this.#failed(client, partition, error);
+      await this.#endSession(client, error.reason);
+      if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
+      return { outcome: 'failed', by: 'handler', error: error.reason };
     }
+  }
+
+  /**
+   * Ends the session of a handler that was given up, whatever it is doing: a statement that waits for a lock, say, would
+   * hold the locks of this transaction on, and the next attempt would wait for them.
+   */
+  async #endSession(client: HandlerClient, reason: TailraceError): Promise<void> {
+    // Behind a pooler the number may be another session's.
+    if (this.#clusters.has(client.tx)) await terminate(this.#settings.database, processIdOf(client.tx));
+    client.destroy(reason);
   }
 
   /**
@@ -119,7 +134,7 @@ export class HandlerTransactions {
     const { rows } = await tx.query<ClusterRow & { pid: number }>(`${CLUSTER_SQL}, pg_backend_pid() as pid`);
     const here = clusterOf(rows[0]);
     if (here === undefined) return false;
-    if (rows[0]?.pid === (tx as { processID?: unknown }).processID) this.#clusters.set(tx, here);
+    if (rows[0]?.pid === processIdOf(tx)) this.#clusters.set(tx, here);
     return isSameCluster(here, wanted);
   }
 
@@ -200,8 +215,9 @@ class HandlerClient {
   }
 
   /** Closes the connection, whatever it is doing; the server undoes what was not committed. */
-  destroy(): void {
-    this.lost ??= new TailraceError('ASSIGNMENT_LOST', 'The partition was lost before its handler had ended.');
+  destroy(reason?: Error): void {
+    this.lost ??=
+      reason ?? new TailraceError('ASSIGNMENT_LOST', 'The partition was lost before its handler had ended.');
     this.#release();
   }
 
@@ -220,6 +236,34 @@ async function lent(client: pg.PoolClient, use: (tx: pg.PoolClient) => unknown):
   } finally {
     loan.takeBack();
   }
+}
+
+/** How long to wait for a client of the pool that can end another's session. */
+const TERMINATE_WITHIN_MS = 1_000;
+
+/**
+ * Has the server end a session that is still open here, so that the number is its own. Never throws, and takes no longer
+ * than {@link TERMINATE_WITHIN_MS}: then the session ends when the server notices that its connection is closed.
+ */
+async function terminate(database: ConsumerSettings['database'], processId: number): Promise<void> {
+  let isTooLate = false;
+  const terminated = database
+    .connect()
+    .then(async (client) => {
+      try {
+        if (!isTooLate) await client.query('select pg_terminate_backend($1)', [processId]);
+      } finally {
+        client.release();
+      }
+    })
+    .catch(() => undefined);
+  await Promise.race([terminated, pause(TERMINATE_WITHIN_MS)]);
+  isTooLate = true;
+}
+
+/** The number of the server's process, as the connection was told it. */
+function processIdOf(tx: pg.PoolClient): number {
+  return (tx as unknown as { processID: number }).processID;
 }
 
 function assertInTransaction({ tx, lost }: HandlerClient): void {

@@ -1,5 +1,5 @@
 export { createConsumer, type AssignmentStatus, type Consumer, type ConsumerStatus } from './consumer.ts';
-export type { ConsumerDatabase, ConsumerOptions, StartFrom } from './options.ts';
+export type { CircuitBreakerOptions, ConsumerDatabase, ConsumerOptions, RateLimit, StartFrom } from './options.ts';
 export type { BatchHandler, BatchOptions, Handler, HandlerContext, RecordPlace } from './handlers.ts';
 export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';

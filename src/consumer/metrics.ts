@@ -60,6 +60,16 @@ const GAUGES: readonly (readonly [name: string, help: string, read: (status: Con
     (status) => [[ofGroup(status), status.prefetched]],
   ],
   [
+    'tailrace_consumer_limited_messages',
+    'Messages or batches in memory that wait for a limit.',
+    (status) => [[ofGroup(status), status.limited]],
+  ],
+  [
+    'tailrace_consumer_circuit_open',
+    'Consumers of this process that call no handlers because all attempts fail.',
+    (status) => [[ofGroup(status), status.circuit === 'open' || status.circuit === 'half-open' ? 1 : 0]],
+  ],
+  [
     'tailrace_consumer_assigned_partitions',
     'Partitions that this process has.',
     (status) => status.assignments.map(({ topic }) => [{ ...ofGroup(status), topic }, 1]),

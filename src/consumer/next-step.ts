@@ -7,6 +7,8 @@ export interface FailedUnit {
   readonly size: number;
   /** Whether it was to be parked, so that no handler is to blame. */
   readonly isParking: boolean;
+  /** Whether it was tried to see if handlers work again. */
+  readonly isProbe: boolean;
   /** Attempts that failed before, by the handler's fault. */
   readonly failures: number;
   /** Attempts that failed before, by nobody's fault, since one that was the handler's. */
@@ -30,7 +32,7 @@ export type NextStep =
 
 /**
  * Decides what becomes of a failed unit. What the database will get over is tried again without limit, and so is setting
- * a record aside; a payload that cannot be read is never tried again; a handler has the attempts that the policy allows.
+ * a record aside, and the probe of an open circuit; a payload that cannot be read is never tried again; a handler has the attempts that the policy allows.
  */
 export function nextStep(
   failed: Extract<AttemptResult, { result: 'failed' }>,
@@ -38,6 +40,7 @@ export function nextStep(
   policy: RetryPolicy,
   random?: number,
 ): NextStep {
+  if (unit.isProbe && failed.by === 'handler') return { step: 'retry', afterMs: 0, counts: false }; // the circuit waits
   if (failed.by === 'database' || unit.isParking) {
     return { step: 'retry', afterMs: backoffMs(unit.stalls + 1, {}, random), counts: false };
   }

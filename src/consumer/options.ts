@@ -5,6 +5,7 @@ import { silentLogger, type Logger } from '../base/logger.ts';
 import { uuidV7 } from '../base/uuid.ts';
 import { requireCapability } from '../broker/capabilities.ts';
 import type { Log } from '../broker/log.ts';
+import type { CircuitRules } from './circuit.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 
 /** Where handlers' transactions run: a `pg.Pool`, or whatever hands out clients as it does. */
@@ -22,6 +23,41 @@ export interface ConsumerDatabase {
  * appended at a time or later. A time has to have passed: which record will be the first then, nobody knows yet.
  */
 export type StartFrom = 'earliest' | 'latest' | Date;
+
+/** When a consumer stops calling handlers, since nothing but failures comes of it. */
+export interface CircuitBreakerOptions {
+  /** So many attempts in a row have to fail by the handler's fault. @defaultValue 20 */
+  readonly failures?: number;
+  /** The waits before the probes. @defaultValue `{ initialMs: 1_000, maxMs: 60_000, factor: 2 }` */
+  readonly wait?: Backoff;
+}
+
+/** A limit to how many messages handlers are given. */
+export interface RateLimit {
+  /**
+   * What has a limit of its own: this consumer as a whole, each of its topics, or each key of a topic (messages without a
+   * key have none).
+   */
+  readonly per: 'consumer' | 'topic' | 'key';
+  /** Messages a second, in the long run. More than 0; fractions are allowed. */
+  readonly rate: number;
+  /** Messages at once after a pause. Batches are no larger. @defaultValue `rate`, rounded up */
+  readonly burst?: number;
+  /**
+   * One limit for all members of the group together, kept in the group's database; all of them have to be given the same.
+   * Takes a burst of 2 or more: half of it is kept back so that the limit holds at every moment. Not for keys, which have
+   * one member at a time. @defaultValue false
+   */
+  readonly shared?: boolean;
+}
+
+/** A {@link RateLimit} with nothing left open. */
+export interface RateLimitSettings {
+  readonly per: RateLimit['per'];
+  readonly rate: number;
+  readonly burst: number;
+  readonly shared: boolean;
+}
 
 /** What a consumer is to do, and how hard it may try. */
 export interface ConsumerOptions {
@@ -70,6 +106,18 @@ export interface ConsumerOptions {
    * the session, so that a process that hangs cannot keep its locks for ever. In milliseconds. @defaultValue `leaseMs`
    */
   readonly handlerIdleMs?: number;
+  /**
+   * How long a handler may take, in milliseconds. Then its signal fires; a second later its connection is closed, and the
+   * attempt counts as one that failed. `false`: as long as it likes. @defaultValue 300_000
+   */
+  readonly maxHandlerMs?: number | false;
+  /**
+   * Stops calling handlers when so many attempts in a row have failed, whatever their keys, and probes with one message
+   * after a wait that grows. A probe that fails uses up no attempt. @defaultValue false
+   */
+  readonly circuitBreaker?: CircuitBreakerOptions | false;
+  /** How many messages may be handled in which time. An attempt counts as often as it is made. @defaultValue no limits */
+  readonly limits?: readonly RateLimit[];
   /** How long handlers may go on once the consumer stops or gives a partition up, in milliseconds. @defaultValue 30_000 */
   readonly drainTimeoutMs?: number;
   /** Names this member, 1 to 200 characters. No two live members of a group may share a name. @defaultValue a new UUID */
@@ -97,6 +145,9 @@ export interface ConsumerSettings {
   readonly cursorIntervalMs: number;
   readonly prefetch: { readonly records: number; readonly bytes: number };
   readonly handlerIdleMs: number;
+  readonly maxHandlerMs: number | false;
+  readonly circuitBreaker: CircuitRules | false;
+  readonly limits: readonly RateLimitSettings[];
   readonly drainTimeoutMs: number;
   readonly memberId: string;
   readonly logger: Logger;
@@ -104,6 +155,7 @@ export interface ConsumerSettings {
 
 const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_HEARTBEAT_MS = 1_000;
+const DEFAULT_MAX_HANDLER_MS = 300_000;
 /** One client for the group's own business, one that handlers leave free for whoever else uses the pool. */
 const CLIENTS_NOT_FOR_HANDLERS = 2;
 
@@ -136,6 +188,9 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
       bytes: whole('prefetch.bytes', prefetch.bytes ?? 32_000_000, 1),
     },
     handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
+    maxHandlerMs: maxHandlerMs(options.maxHandlerMs ?? DEFAULT_MAX_HANDLER_MS),
+    circuitBreaker: circuitBreaker(options.circuitBreaker ?? false),
+    limits: (options.limits ?? []).map(rateLimit),
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
     memberId: name('memberId', options.memberId ?? uuidV7()),
     logger: options.logger ?? silentLogger,
@@ -155,6 +210,30 @@ function concurrency(options: ConsumerOptions): number {
     );
   }
   return wanted;
+}
+
+function maxHandlerMs(given: number | false): number | false {
+  return given === false ? false : whole('maxHandlerMs', given, 1);
+}
+
+function circuitBreaker(given: CircuitBreakerOptions | false): CircuitRules | false {
+  if (given === false) return false;
+  const failures = whole('circuitBreaker.failures', given.failures ?? 20, 1);
+  return { failures, wait: { initialMs: 1_000, maxMs: 60_000, ...given.wait } };
+}
+
+function rateLimit(given: RateLimit, at: number): RateLimitSettings {
+  const option = `limits[${at}]`;
+  const { rate, shared = false } = given;
+  const per = oneOf(`${option}.per`, given.per, ['consumer', 'topic', 'key']);
+  if (!(Number.isFinite(rate) && rate > 0)) {
+    throw invalid(`${option}.rate is ${String(rate)}. Expected messages a second, more than 0.`);
+  }
+  if (shared && per === 'key') {
+    throw invalid(`${option} is shared and per key. A key has one member at a time: leave shared out.`);
+  }
+  const least = shared ? 2 : 1;
+  return { per, rate, burst: whole(`${option}.burst`, given.burst ?? Math.max(least, Math.ceil(rate)), least), shared };
 }
 
 function database(given: ConsumerDatabase): ConsumerDatabase {

@@ -5,6 +5,7 @@ const policy = { attempts: 3, backoff: { initialMs: 100, maxMs: 1_000, factor: 2
 const unit = (changes: Partial<FailedUnit> = {}): FailedUnit => ({
   size: 1,
   isParking: false,
+  isProbe: false,
   failures: 0,
   stalls: 0,
   ...changes,
@@ -30,6 +31,12 @@ describe('nextStep', () => {
   it('takes what the database will get over for no attempt, however often it comes', () => {
     const late = unit({ failures: 2, stalls: 1_000 });
     expect(nextStep(failed('database'), late, policy)).toMatchObject({ step: 'retry', counts: false });
+  });
+
+  it('takes a failed probe for no attempt, and leaves the wait to the circuit', () => {
+    const probe = unit({ failures: 2, stalls: 9, isProbe: true });
+    expect(nextStep(failed('handler'), probe, policy)).toEqual({ step: 'retry', afterMs: 0, counts: false });
+    expect(nextStep(failed('payload'), probe, policy)).toMatchObject({ step: 'bury' });
   });
 
   it('never gives up setting a record aside', () => {

@@ -36,6 +36,9 @@ describe('settingsOf', () => {
       heartbeatMs: 1_000,
       cursorIntervalMs: 1_000,
       handlerIdleMs: 30_000,
+      maxHandlerMs: 300_000,
+      circuitBreaker: false,
+      limits: [],
     });
   });
 
@@ -53,6 +56,19 @@ describe('settingsOf', () => {
       }),
     );
     expect(settingsOf(options({ log: blind })).startFrom).toBe('earliest');
+  });
+
+  it('fills in a circuit breaker and limits', () => {
+    const limits = [
+      { per: 'key', rate: 0.5 },
+      { per: 'topic', rate: 10, shared: true },
+    ] as const;
+    const { circuitBreaker, ...rest } = settingsOf(options({ circuitBreaker: { wait: { maxMs: 9 } }, limits }));
+    expect(circuitBreaker).toEqual({ failures: 20, wait: { initialMs: 1_000, maxMs: 9 } });
+    expect(rest.limits).toEqual([
+      { per: 'key', rate: 0.5, burst: 1, shared: false },
+      { per: 'topic', rate: 10, burst: 10, shared: true },
+    ]);
   });
 
   it('beats three times a lease, at least', () => {
@@ -73,6 +89,20 @@ describe('settingsOf', () => {
     ['retries.attempts', { retries: { attempts: 0 } }],
     ['leaseMs', { leaseMs: 1.5 }],
     ['heartbeatMs', { leaseMs: 3_000, heartbeatMs: 1_001 }],
+    ['maxHandlerMs', { maxHandlerMs: 0 }],
+    ['circuitBreaker.failures', { circuitBreaker: { failures: 0 } }],
+    ['limits[0].per', { limits: [{ per: 'member' as never, rate: 1 }] }],
+    [
+      'limits[1].rate',
+      {
+        limits: [
+          { per: 'key', rate: 1 },
+          { per: 'key', rate: 0 },
+        ],
+      },
+    ],
+    ['limits[0].burst', { limits: [{ per: 'consumer', rate: 1, burst: 1, shared: true }] }],
+    ['limits[0] is shared', { limits: [{ per: 'key', rate: 1, shared: true }] }],
     ['prefetch.bytes', { prefetch: { bytes: 0 } }],
   ])('names the bad option: %s in %o', (name, changes) => {
     expect(() => settingsOf(options(changes))).toThrow(

@@ -56,8 +56,9 @@ export const ROLES: readonly RoleRights[] = [
       consumer_cursor: ['select', 'insert', 'update'],
       processed_message: ['select', 'insert'],
       parked_message: ['select', 'insert'],
+      rate_bucket: ['select', 'insert', 'update'],
     },
-    functions: ['ensure_processed_partitions', 'assert_assignment'],
+    functions: ['ensure_processed_partitions', 'assert_assignment', 'take_rate_tokens'],
   },
   { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: [] },
 ];
