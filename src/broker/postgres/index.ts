@@ -13,4 +13,4 @@ export type {
   PartitionEnds,
   WriterOptions,
 } from '../log.ts';
-export type { LogRecord } from '../record.ts';
+export type { LogRecord, NewRecord } from '../record.ts';

@@ -1,0 +1,114 @@
+import pg from 'pg';
+import { postgresLog, type LogWriter, type NewRecord, type PostgresLog } from '../../src/broker/postgres/index.ts';
+import type { LogSubject } from '../../src/testing/index.ts';
+
+/** The home log as a subject of the suite: rows in the outbox, and a writer that appends their positions. */
+export function homeLogSubject(connectionString: string): LogSubject {
+  return new HomeLogSubject(connectionString);
+}
+
+class HomeLogSubject implements LogSubject {
+  readonly log: PostgresLog;
+  readonly #pool: pg.Pool;
+  #writer: Promise<LogWriter> | undefined;
+  #last: Promise<void> = Promise.resolve();
+  #closed: Promise<void> | undefined;
+
+  constructor(connectionString: string) {
+    this.log = postgresLog({ connectionString });
+    this.#pool = new pg.Pool({ connectionString, max: 5 });
+  }
+
+  createTopic(topic: string, partitions: number): Promise<void> {
+    return this.log.createTopic(topic, partitions);
+  }
+
+  async append(topic: string, partition: number, records: readonly NewRecord[]): Promise<void> {
+    await this.#append(topic, partition, await insertRows(this.#pool, topic, records));
+  }
+
+  /** As retention leaves a partition: whole entries go. */
+  async removeBefore({
+    topic,
+    partition,
+    offset,
+  }: {
+    topic: string;
+    partition: number;
+    offset: bigint;
+  }): Promise<void> {
+    await this.#pool.query(
+      `delete from tailrace.log_entry e using tailrace.log_partition p
+        where p.id = e.partition and p.topic = $1 and p.partition = $2 and e.base + e.count <= $3`,
+      [topic, partition, String(offset)],
+    );
+  }
+
+  /** As the relay reads a commit from the WAL: before its rows can be seen. */
+  async appendHidden(topic: string, partition: number, records: readonly NewRecord[]): Promise<() => Promise<void>> {
+    const client = await this.#pool.connect();
+    await client.query('begin');
+    await this.#append(topic, partition, await insertRows(client, topic, records));
+    return async () => {
+      await client.query('commit');
+      client.release();
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    await this.log.close();
+    await this.#pool.end();
+  }
+
+  /** One append at a time, as a relay does. */
+  #append(topic: string, partition: number, ids: readonly number[]): Promise<void> {
+    const appended = this.#last.then(async () => {
+      this.#writer ??= this.#acquire();
+      const writer = await this.#writer;
+      await writer.append({ appends: [{ topic, partition, ids }], progress: String(ids.at(-1)) });
+    });
+    this.#last = appended.catch(() => undefined);
+    return appended;
+  }
+
+  #acquire(): Promise<LogWriter> {
+    return this.log.acquireWriter({ holder: 'conformance', leaseMs: 3_600_000, signal: new AbortController().signal });
+  }
+}
+
+/** Positions in the order of the records. */
+async function insertRows(
+  client: pg.Pool | pg.PoolClient,
+  topic: string,
+  records: readonly NewRecord[],
+): Promise<number[]> {
+  const column = (value: (record: NewRecord) => unknown): unknown[] => records.map(value);
+  const { rows } = await client.query<{ position: string }>(
+    `insert into tailrace.outbox
+        (message_id, topic, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at)
+      select message_id, $1, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at
+      from unnest($2::uuid[], $3::text[], $4::text[], $5::text[], $6::json[], $7::json[], $8::bytea[], $9::timestamptz[],
+        $10::timestamptz[], $11::timestamptz[]) with ordinality
+        as r (message_id, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at, n)
+      order by n returning position`,
+    [
+      topic,
+      column(({ messageId }) => messageId),
+      column(({ key }) => key),
+      column(({ type }) => type),
+      column(({ kind }) => kind),
+      column(({ headers }) => JSON.stringify(headers)),
+      column(({ payload }) => payload),
+      column(({ payloadBytes }) => payloadBytes),
+      column(({ occurredAt }) => occurredAt.toISOString()),
+      column(({ expiresAt }) => expiresAt?.toISOString() ?? null),
+      column(({ deliverAt }) => deliverAt?.toISOString() ?? null),
+    ],
+  );
+  return rows.map(({ position }) => Number(position));
+}
