@@ -1,6 +1,8 @@
 import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
-import { parseLsn, type Lsn } from '../base/lsn.ts';
+import { formatLsn, parseLsn, type Lsn } from '../base/lsn.ts';
+import { quoteSchema } from '../postgres/schema-name.ts';
+import type { Place } from './place.ts';
 
 /** What a source has to know of the server, the outbox and its slot before it reads. */
 export interface SourceFacts {
@@ -130,6 +132,27 @@ export function assertSafe(facts: SourceFacts, schema: string): void {
       'ALTER SEQUENCE … CACHE 1; otherwise positions do not follow the order of inserts.',
     );
   }
+}
+
+/**
+ * Refuses a place of which this server has not come to yet: the log was restored into it, from a dump, with what another
+ * server stored. To such a checkpoint everything new would look as if the log had it.
+ *
+ * @throws TailraceError `WRONG_CLUSTER`.
+ */
+export async function assertReached(client: pg.ClientBase, place: Place, schema: string): Promise<void> {
+  const { rows } = await client.query<{ xmax: string; wal_end: string }>(
+    `select pg_snapshot_xmax(pg_current_snapshot())::text as xmax, pg_current_wal_insert_lsn()::text as wal_end`,
+  );
+  const [{ xmax, wal_end: walEnd } = { xmax: '0', wal_end: '0/0' }] = rows;
+  const isReached = place.snapshot.xmax <= Number(xmax) && place.end <= parseLsn(walEnd);
+  if (isReached) return;
+  throw new TailraceError(
+    'WRONG_CLUSTER',
+    `The log of ${schema} says that it holds what was committed up to transaction ${place.snapshot.xmax} and WAL position ${formatLsn(place.end)}; ` +
+      `this server has come to ${xmax} and ${walEnd}. It was restored from another server's dump, and new messages would be taken for ones that it holds. ` +
+      `Let the relay compare the whole outbox with the log: update ${quoteSchema(schema)}.relay_batch set checkpoint = null, progress = '0/0'`,
+  );
 }
 
 /** Why the WAL cannot be read, in one sentence; `undefined` if it can. */

@@ -83,6 +83,28 @@ describe.each([
     expect(await judge(database.pool, ledger)).toMatchObject(exact);
   });
 
+  test.each(['transaction', 'WAL position'])(
+    'refuses a place with a %s that the server has not come to',
+    async (what) => {
+      await using database = await createTestDatabase();
+      const { rows } = await database.pool.query<{ xid: string; lsn: string }>(
+        `select (pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text as xid,
+         (pg_current_wal_insert_lsn() + 4294967296)::text as lsn`,
+      );
+      const [{ xid, lsn } = { xid: '', lsn: '' }] = rows;
+      const resume = {
+        progress: what === 'transaction' ? '0/0' : lsn,
+        checkpoint: what === 'transaction' ? `${xid}:${xid}: ` : undefined,
+        appendedSinceCheckpoint: () => Promise.resolve(new Float64Array()),
+      };
+      await expect(make({ connectionString: database.connectionString }).open(resume, none)).rejects.toMatchObject({
+        code: 'WRONG_CLUSTER',
+        retryable: false,
+        message: expect.stringContaining('set checkpoint = null'),
+      });
+    },
+  );
+
   test('delivers again what was not kept, and nothing else', async () => {
     await using database = await createTestDatabase();
     await createCounters(database.pool, 5);

@@ -74,6 +74,13 @@ export class TortureCluster implements AsyncDisposable {
     this.#server = await this.#start(this.#dataDir, this.#server.port);
   }
 
+  /** Shuts down in good order, lets `act` change files of the data folder, and starts again. */
+  async whileDown(act: (dataDir: string) => Promise<void>): Promise<void> {
+    await this.shutDown('fast');
+    await act(this.#dataDir);
+    await this.startAgain();
+  }
+
   #start(dataDir: string, port: number): Promise<LocalServer> {
     return startLocalServer({ binDir: this.#binDir, dataDir, settings: SETTINGS, port, startTimeoutMs: PATIENCE_MS });
   }

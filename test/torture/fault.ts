@@ -1,3 +1,4 @@
+import type { TortureCluster } from './cluster.ts';
 import type { Random } from './random.ts';
 import type { Stage } from './stage.ts';
 
@@ -10,6 +11,10 @@ export interface Fault {
   readonly always?: boolean;
   /** Left out of runs that do not name it and are not the full suite: it takes long. */
   readonly slow?: boolean;
+  /** Drawn for every second seed only. */
+  readonly bySeed?: boolean;
+  /** Makes a fresh cluster ready for it, before anything is in it. */
+  readonly prepare?: (cluster: TortureCluster) => Promise<void>;
   /** The server's data has to be on a small disk of its own. */
   readonly wantsDisk?: boolean;
   /** Why it cannot be injected here: then the report says so, and it is not drawn. `undefined` if it can. */

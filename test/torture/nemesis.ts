@@ -13,6 +13,8 @@ export interface FaultReport {
   observed: number;
   /** The longest time from the end of the cause to the effect of a message that was committed after it. */
   recoveryMs: number | null;
+  /** How often relays met a message again that the log holds already, and left it out. */
+  duplicatesRefused: number;
 }
 
 /** In which order faults are injected: those of every run first, then the others by the seed. */
@@ -80,7 +82,13 @@ export class Nemesis {
   /** Whether its effect was seen. */
   async #inject(fault: Fault): Promise<boolean> {
     const { stage, probe, say } = this.#options;
-    const report = (this.reports[fault.name] ??= { injected: 0, observed: 0, recoveryMs: null });
+    const report = (this.reports[fault.name] ??= {
+      injected: 0,
+      observed: 0,
+      recoveryMs: null,
+      duplicatesRefused: 0,
+    });
+    const refusedBefore = stage.refusedDuplicates;
     stage.history.write('fault', 'invoke', { name: fault.name });
     const startedMs = monotonicMs();
     report.injected += 1;
@@ -89,6 +97,7 @@ export class Nemesis {
     const recoveryMs = await probe.arrive();
     const observed = typeof effect === 'boolean' ? effect : await effect();
     if (observed) report.observed += 1;
+    report.duplicatesRefused += stage.refusedDuplicates - refusedBefore;
     stage.watchMemory();
     stage.history.write('fault', observed ? 'ok' : 'fail', { name: fault.name, lastedMs, recoveryMs });
     if (recoveryMs === undefined) {

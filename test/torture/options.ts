@@ -3,6 +3,7 @@ import { messageOf } from '../../src/base/errors.ts';
 import type { PostgresVersion } from '../servers/find-postgres.ts';
 import type { Fault } from './fault.ts';
 import { FAULTS } from './faults/all.ts';
+import { Random } from './random.ts';
 import { SABOTAGE_NAMES, sabotageOf, type SabotageName } from './sabotage/sabotage.ts';
 import type { TortureOptions } from './torture.ts';
 
@@ -63,10 +64,11 @@ function parse(args: readonly string[], randomSeed: number): Request {
   if (values.suite !== undefined) oneOf('suite', values.suite, ['full']);
   const isFull = values.suite === 'full';
   const sabotage = values.sabotage === undefined ? undefined : oneOf('sabotage', values.sabotage, SABOTAGE_NAMES);
+  const seed = values.seed === undefined ? randomSeed : wholeNumber('seed', values.seed, 0);
   const run = {
-    seed: values.seed === undefined ? randomSeed : wholeNumber('seed', values.seed, 0),
+    seed,
     seconds: isFull ? undefined : wholeNumber('seconds', values.seconds ?? String(DEFAULT_SECONDS), 5),
-    faults: faultsOf(values.faults, isFull, sabotage),
+    faults: faultsOf(values.faults, isFull, sabotage, seed),
     sabotage,
     version: oneOf('postgres', values.postgres, VERSIONS),
     perSecond: wholeNumber('rate', values.rate, 1),
@@ -81,14 +83,20 @@ function recoveryLimitMsOf(seconds: string | undefined): number | undefined {
   return seconds === undefined ? undefined : 1_000 * wholeNumber('recovery-limit', seconds, 1);
 }
 
-function faultsOf(list: string | undefined, isFull: boolean, sabotage: SabotageName | undefined): Fault[] {
+function faultsOf(
+  list: string | undefined,
+  isFull: boolean,
+  sabotage: SabotageName | undefined,
+  seed: number,
+): Fault[] {
   const needed: readonly string[] = sabotage === undefined ? [] : sabotageOf(sabotage).needs;
   const names = list?.split(',');
   const unknown = names?.find((name) => !FAULTS.some((fault) => fault.name === name));
   if (unknown !== undefined) throw new Error(`There is no fault ${unknown}.`);
-  return FAULTS.filter(({ name, slow }) => {
+  return FAULTS.filter(({ name, slow, bySeed }) => {
     if (needed.includes(name)) return true;
-    return names === undefined ? isFull || slow !== true : names.includes(name);
+    if (names !== undefined) return names.includes(name);
+    return isFull || (slow !== true && (bySeed !== true || new Random(seed, name).chance(0.5)));
   });
 }
 

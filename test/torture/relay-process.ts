@@ -5,6 +5,7 @@ import { messageOf, isTailraceError } from '../../src/base/errors.ts';
 import { FailPoints } from './fail-points.ts';
 import { History } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
+import { countRefusals } from './refusals.ts';
 import { sabotagedLog, sabotagedSource, type SabotageName } from './sabotage/sabotage.ts';
 import { watchedLog, watchedSource } from './watched-ports.ts';
 
@@ -23,6 +24,13 @@ export interface HaltMessage {
   readonly halted: string;
 }
 
+/** So many messages were met again and left out. */
+export interface RefusedMessage {
+  readonly refused: number;
+}
+
+const TELL_MS = 50;
+
 const parent = linkToParent<RelaySettings>();
 await work(() => relay(parent.settings));
 
@@ -31,6 +39,11 @@ async function relay({ name, databaseUrl, historyPath, mode, leaseMs, sabotage }
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
   parent.onMessage((message) => points.onMessage(message));
+  const takeRefusals = countRefusals();
+  setInterval(() => {
+    const refused = takeRefusals();
+    if (refused > 0) parent.send({ refused } satisfies RefusedMessage);
+  }, TELL_MS).unref();
   const logger = historyLogger(history);
   const connection = { connectionString: databaseUrl, logger };
   const source: Source = mode === 'wal' ? walSource(connection) : pollingSource(connection);

@@ -80,8 +80,8 @@ function recovered(faults: Readonly<Record<string, FaultReport>>, limitMs: numbe
 export function describe(report: TortureReport): string {
   const { commits, lost, invented, doubled, reordered, unseen } = report;
   const rows = Object.entries(report.faults).map(
-    ([name, { injected, observed, recoveryMs }]) =>
-      `  ${name.padEnd(24)} ${String(injected).padStart(3)} injected ${String(observed).padStart(3)} observed   recovered in ${recoveryMs ?? '-'} ms`,
+    ([name, { injected, observed, recoveryMs, duplicatesRefused }]) =>
+      `  ${name.padEnd(24)} ${String(injected).padStart(3)} injected ${String(observed).padStart(3)} observed   recovered in ${recoveryMs ?? '-'} ms, ${duplicatesRefused} duplicates refused`,
   );
   return [
     `seed ${report.seed}: ${commits} commits, ${lost} lost, ${invented} invented, ${doubled} doubled, ${reordered} reordered, ${unseen} unseen`,

@@ -6,8 +6,10 @@ import type { Database } from './database.ts';
 import type { ArmedPoint } from './fail-points.ts';
 import type { History } from './history.ts';
 import { Network } from './network.ts';
-import type { HaltMessage, RelaySettings } from './relay-process.ts';
+import { GROUPS } from './groups.ts';
+import type { HaltMessage, RefusedMessage, RelaySettings } from './relay-process.ts';
 import type { SabotageName } from './sabotage/sabotage.ts';
+import { BULK_KEY } from './tables.ts';
 import { waitUntil } from './wait-until.ts';
 import type { WriterSettings } from './writer-process.ts';
 
@@ -69,6 +71,8 @@ export class Stage implements AsyncDisposable {
   /** Codes with which a relay may halt now. */
   allowedHalts: readonly string[] = [];
   peakMemoryMiB = 0;
+  /** How often relays met a message again that the log holds already, and left it out. */
+  refusedDuplicates = 0;
   readonly #options: StageOptions;
   readonly #children = new Map<string, Child>();
   readonly #networks = new Map<string, Network>();
@@ -76,6 +80,7 @@ export class Stage implements AsyncDisposable {
   readonly #kept = new AsyncDisposableStack();
   #writersStarted = 0;
   #writersAreHeld = false;
+  #isRush = false;
   #nextId = FIRST_ID;
 
   constructor(options: StageOptions) {
@@ -112,10 +117,41 @@ export class Stage implements AsyncDisposable {
     await Promise.all(this.writers.map((writer) => writer.stop()));
   }
 
-  /** Lets the writers wait, those too that are started later; or go on. */
+  /** Lets the writers wait, those too that are started later; or go on. In a rush nobody waits. */
   holdWriters(isHeld: boolean): void {
     this.#writersAreHeld = isHeld;
-    for (const writer of this.writers) writer.send({ isHeld });
+    for (const writer of this.writers) writer.send({ isHeld: isHeld && !this.#isRush });
+  }
+
+  /** While `act` runs, the writers try so many transactions a second, and do not wait for the consumers. */
+  async rush<Result>(perSecond: number, act: () => Promise<Result>): Promise<Result> {
+    const setRate = (rate: number, isRush: boolean): void => {
+      this.#isRush = isRush;
+      for (const writer of this.writers) writer.send({ perSecond: rate / WRITERS.length });
+      this.holdWriters(this.#writersAreHeld);
+    };
+    setRate(perSecond, true);
+    try {
+      return await act();
+    } finally {
+      setRate(this.#options.perSecond, false);
+    }
+  }
+
+  /** How many messages the groups have yet to handle; an estimate: the effects' sequence also counts those that were undone. */
+  async waiting(): Promise<number> {
+    const { written, handled } = await this.database.one<{ written: string; handled: string }>(
+      `select (select coalesce(sum(n), 0) from torture.agg where k <> $1) as written,
+         coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) as handled`,
+      [BULK_KEY],
+    );
+    return Number(written) - Number(handled) / GROUPS.length;
+  }
+
+  /** How many messages have been committed. */
+  async commits(): Promise<number> {
+    const { written } = await this.database.one<{ written: string }>('select sum(n) as written from torture.agg');
+    return Number(written);
   }
 
   /** Ends every relay and consumer in good order, and starts new ones. */
@@ -361,7 +397,9 @@ export class Stage implements AsyncDisposable {
   }
 
   #heard(name: string, message: unknown): void {
-    if (typeof message !== 'object' || message === null || !('halted' in message)) return;
+    if (typeof message !== 'object' || message === null) return;
+    if ('refused' in message) this.refusedDuplicates += (message as RefusedMessage).refused;
+    if (!('halted' in message)) return;
     const { halted } = message as HaltMessage;
     this.halts += 1;
     if (!this.allowedHalts.includes(halted)) this.collapses.push(`${name} halted: ${halted}`);

@@ -64,6 +64,7 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   const history = new History(historyPath, 'nemesis');
   history.write('run', 'info', { seed, sabotage });
   await using cluster = await TortureCluster.start(options.version, folder.disk ?? folder.path);
+  for (const { prepare: prepareCluster } of options.faults) await prepareCluster?.(cluster);
   await using database = new Database(cluster.url);
   await prepare(cluster.url, database);
   await using stage = new Stage({
@@ -80,7 +81,7 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   await stage.openNetworks();
   const probe = new Probe(database, stop);
   const slotWatch = new SlotWatch(database);
-  const pacer = new Pacer(database, (isHeld) => stage.holdWriters(isHeld));
+  const pacer = new Pacer(stage);
   const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
   try {
     await play(options, stage, probe, nemesis);

@@ -26,9 +26,9 @@ export const RELAY_POINTS = [
 /** The same source, with points around everything that the relay asks of it. */
 export function watchedSource(source: Source, points: FailPoints): Source {
   return {
-    async open(resume, signal) {
+    async open(resume, signal, mode) {
       points.reach('open.before');
-      const reader = await source.open(resume, signal);
+      const reader = await source.open(resume, signal, mode);
       points.reach('open.after');
       return watchedReader(reader, points);
     },

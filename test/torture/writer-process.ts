@@ -34,7 +34,7 @@ const parent = linkToParent<WriterSettings>();
 async function write(settings: WriterSettings): Promise<void> {
   const history = new History(settings.historyPath, settings.name);
   const points = new FailPoints(history);
-  const gate = new Gate(settings.isHeld);
+  const gate = new Gate(settings);
   parent.onMessage((message) => {
     points.onMessage(message);
     gate.onMessage(message);
@@ -50,16 +50,20 @@ async function write(settings: WriterSettings): Promise<void> {
 
 /** Lets transactions begin, or wait. */
 class Gate {
+  /** How many transactions a second may begin, on all lanes together. */
+  perSecond: number;
   readonly #opened = new Signal();
   #isHeld: boolean;
 
-  constructor(isHeld: boolean) {
+  constructor({ isHeld, perSecond }: WriterSettings) {
     this.#isHeld = isHeld;
+    this.perSecond = perSecond;
   }
 
   onMessage(message: unknown): void {
-    if (typeof message !== 'object' || message === null || !('isHeld' in message)) return;
-    this.#isHeld = message.isHeld === true;
+    if (typeof message !== 'object' || message === null) return;
+    if ('perSecond' in message) this.perSecond = Number(message.perSecond);
+    if ('isHeld' in message) this.#isHeld = message.isHeld === true;
     if (!this.#isHeld) this.#opened.notify();
   }
 
@@ -93,13 +97,13 @@ class Lane {
   }
 
   async run(stopping: AbortSignal, gate: Gate): Promise<void> {
-    const intervalMs = (1_000 * this.#settings.lanes) / this.#settings.perSecond;
-    let dueMs = performance.now() + this.#random.next() * intervalMs;
+    const intervalMs = (): number => (1_000 * this.#settings.lanes) / gate.perSecond;
+    let dueMs = performance.now() + this.#random.next() * intervalMs();
     while (!stopping.aborted) {
       const nowMs = performance.now();
       if (dueMs > nowMs) await pause(dueMs - nowMs, stopping);
       await gate.passed(stopping);
-      dueMs = Math.max(dueMs + intervalMs, performance.now() - 1_000); // what was missed long ago is not made up for
+      dueMs = Math.max(dueMs + intervalMs(), performance.now() - 1_000); // what was missed long ago is not made up for
       await this.#next(stopping);
     }
     if (this.#client !== undefined) await closeClient(this.#client);

@@ -3,7 +3,7 @@ import { silentLogger, type Logger } from '../../base/logger.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
 import { ControlConnection } from '../control-connection.ts';
 import { resumePlace } from '../place.ts';
-import { assertSafe, readFacts } from '../preflight.ts';
+import { assertReached, assertSafe, readFacts } from '../preflight.ts';
 import type { Source } from '../source.ts';
 import { Upkeep } from '../upkeep.ts';
 import { PollingReader } from './polling-reader.ts';
@@ -57,12 +57,14 @@ export function pollingSource(options: PollingOptions): Source {
       const { client } = control;
       try {
         assertSafe(await readFacts(client, schema), schema);
+        const place = await resumePlace(resume);
+        await assertReached(client, place, schema);
         const upkeep = new Upkeep(client, quotedSchema, logger);
         return new PollingReader({
           client,
           quotedSchema,
           upkeep,
-          place: await resumePlace(resume),
+          place,
           status: { mode: 'polling', ...(mode === 'wal' && { reason: POLLS_ONLY }) },
           ...times,
           close: () => control.close(() => upkeep.stop()),

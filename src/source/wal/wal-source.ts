@@ -9,6 +9,7 @@ import { PollingReader } from '../polling/polling-reader.ts';
 import { pollingOptions, type PollingOptions, type PollingTimes } from '../polling/polling-source.ts';
 import {
   assertOurSlot,
+  assertReached,
   assertSafe,
   readFacts,
   readSlot,
@@ -106,6 +107,7 @@ async function openWal(settings: Settings, trust: Trust, { resume, signal, mode 
     const facts = await readFacts(control.client, settings.schema);
     assertSafe(facts, settings.schema);
     const place = await resumePlace(resume);
+    await assertReached(control.client, place, settings.schema);
     return await new Opening(settings, trust, control, facts).open(place, signal, mode);
   } catch (error) {
     await control.close();

@@ -1,6 +1,7 @@
 import type { Fault } from '../fault.ts';
 import { CRASHES } from './crashes.ts';
 import { DISKS } from './disk.ts';
+import { EDGES } from './edges.ts';
 import { LOADS } from './loads.ts';
 import { PARTITIONS } from './partitions.ts';
 import { RELAYS } from './relays.ts';
@@ -14,6 +15,7 @@ export const FAULTS: readonly Fault[] = [
   ...SLOTS,
   ...LOADS,
   ...RELAYS,
+  ...EDGES,
   ...PARTITIONS,
   ...DISKS,
 ];

@@ -1,5 +1,10 @@
 import { pause } from '../../../src/base/signal.ts';
+import { askForMode, readRelayStanding } from '../../../src/broker/postgres/ask.ts';
+import type { RelayMode } from '../../../src/broker/log.ts';
+import { closeClient, openClient } from '../../../src/postgres/connection.ts';
 import type { Fault } from '../fault.ts';
+import { MOST_WAITING } from '../pacer.ts';
+import type { Random } from '../random.ts';
 import { LEASE_MS, PATIENCE_MS, type Stage } from '../stage.ts';
 import { waitUntil } from '../wait-until.ts';
 
@@ -31,6 +36,12 @@ export const RELAYS: readonly Fault[] = [
       }
       return true;
     },
+  },
+  {
+    name: 'mode-switch-load',
+    what: 'an operator asks for polling and for the WAL, 20 times each, while the writers try 2,000 transactions a second',
+    slow: true,
+    inject: switchUnderLoad,
   },
   {
     name: 'five-relays',
@@ -106,6 +117,38 @@ export const RELAYS: readonly Fault[] = [
     },
   },
 ];
+
+async function switchUnderLoad(stage: Stage, random: Random): Promise<boolean> {
+  const client = await openClient({ connectionString: stage.cluster.url, applicationName: 'torture operator' });
+  let switches = 0;
+  const ask = async (mode: RelayMode): Promise<void> => {
+    await askForMode(client, SCHEMA, mode);
+    const isSo = async (): Promise<boolean> => (await readRelayStanding(client, SCHEMA))?.mode === mode;
+    if (await waitUntil(isSo, PATIENCE_MS, stage.stop)) switches += 1;
+    await pause(random.whole(0, 300), stage.stop);
+  };
+  try {
+    const before = await stage.commits();
+    const startedMs = performance.now();
+    await stage.rush(2_000, async () => {
+      for (let n = 0; n < SWITCHES; n++) {
+        await ask('polling');
+        await ask('wal');
+      }
+    });
+    const perSecond = ((await stage.commits()) - before) / ((performance.now() - startedMs) / 1_000);
+    stage.history.write('mode-switch-load', 'info', { switches, perSecond: Math.round(perSecond) });
+    await askForMode(client, SCHEMA, undefined);
+  } finally {
+    await closeClient(client);
+  }
+  // What the rush has piled up is worked off before anything is measured.
+  await waitUntil(async () => (await stage.waiting()) < MOST_WAITING, 2 * PATIENCE_MS, stage.stop);
+  return switches === 2 * SWITCHES;
+}
+
+const SCHEMA = 'tailrace';
+const SWITCHES = 20;
 
 async function switchTo(stage: Stage, mode: 'wal' | 'polling', isKilled: boolean): Promise<void> {
   stage.mode = mode;

@@ -1,5 +1,6 @@
 import { pause } from '../../../src/base/signal.ts';
 import type { Fault } from '../fault.ts';
+import type { Random } from '../random.ts';
 import { PATIENCE_MS, type Stage } from '../stage.ts';
 import { waitUntil } from '../wait-until.ts';
 
@@ -113,6 +114,11 @@ export const SLOTS: readonly Fault[] = [
     },
   },
   {
+    name: 'checkpoint-newer',
+    what: 'the relay’s progress is of transactions or WAL that the server has not come to, as if restored from another one: relays must halt, until it is put right',
+    inject: restoreNewer,
+  },
+  {
     name: 'another-cluster',
     what: 'the log says that it was written on another cluster: relays must halt, until it is put right',
     async inject(stage) {
@@ -131,6 +137,28 @@ export const SLOTS: readonly Fault[] = [
     },
   },
 ];
+
+/** Put right as the message of the error says. */
+async function restoreNewer(stage: Stage, random: Random): Promise<boolean> {
+  const { database } = stage;
+  await stage.stopRelays();
+  stage.allowedHalts = ['WRONG_CLUSTER'];
+  const haltsBefore = stage.halts;
+  await database.query(
+    random.chance(0.5)
+      ? `update tailrace.relay_batch set checkpoint = format('%1$s:%1$s: ', pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)
+           where seq = (select max(seq) from tailrace.relay_batch)`
+      : `update tailrace.relay_batch set progress = (pg_current_wal_insert_lsn() + 4294967296)::text
+           where seq = (select max(seq) from tailrace.relay_batch)`,
+  );
+  await stage.startRelays();
+  const halted = await waitUntil(() => stage.halts >= haltsBefore + 2, PATIENCE_MS, stage.stop);
+  await stage.stopRelays();
+  stage.allowedHalts = [];
+  await database.query(`update tailrace.relay_batch set checkpoint = null, progress = '0/0'`);
+  await stage.startRelays();
+  return halted;
+}
 
 const PUBLICATION = `create publication tailrace for table tailrace.outbox (position, topic, key, tx)
   with (publish = 'insert', publish_via_partition_root = true)`;
