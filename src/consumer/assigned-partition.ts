@@ -3,6 +3,7 @@ import type { TakenPartition } from './group-tables.ts';
 import { LowMark } from './low-mark.ts';
 import type { ProgressingHolding } from './membership.ts';
 import type { Origin } from './origin.ts';
+import { ParkedKeys } from './parked-keys.ts';
 
 /** `owned → revoking → released`, and from the first two to `lost` at any moment. */
 export type AssignmentState = 'owned' | 'revoking' | 'released' | 'lost';
@@ -19,6 +20,8 @@ export class AssignedPartition implements ProgressingHolding {
   bytes = 0;
   /** Units of it that run. */
   running = 0;
+  /** What is parked of it. */
+  readonly parked = new ParkedKeys();
   readonly #mark: LowMark;
   readonly #abort = new AbortController();
   #state: AssignmentState = 'owned';

@@ -1,14 +1,15 @@
-import type pg from 'pg';
 import { TailraceError, isTailraceError } from '../base/errors.ts';
+import type { LogRecord } from '../broker/record.ts';
 import type { Message } from '../message/message.ts';
 import type { Consumption, ConsumptionEnd, Tracing } from '../telemetry/tracing.ts';
-import { messageOfRecord, type Delivery, type Task } from './delivery.ts';
+import { messageOfRecord, priorAttempts, type Delivery, type Task } from './delivery.ts';
 import { HandlerCall } from './handler-call.ts';
-import type { HandlerTransactions, TransactionWork } from './handler-transaction.ts';
+import type { Begun, Claim, HandlerTransactions, TransactionResult, TransactionWork } from './handler-transaction.ts';
 import type { HandlerContext } from './handlers.ts';
 import type { Unit } from './lanes.ts';
 import type { ConsumerSettings } from './options.ts';
-import { insertParked, type ParkNote } from './parked-messages.ts';
+import type { ParkNote } from './park-note.ts';
+import type { ParkedMessages, ParkedRow } from './parked-messages.ts';
 
 /** How one attempt at a unit ended. */
 export type AttemptResult =
@@ -16,22 +17,32 @@ export type AttemptResult =
   | { readonly result: 'done'; readonly fresh: number }
   /** The partition is another member's. */
   | { readonly result: 'lost' }
+  /** Nothing of the unit is done: some of it is not to be handled now, by the database's time. */
+  | {
+      readonly result: 'untimely';
+      readonly expired: readonly Delivery[];
+      readonly early: readonly Delivery[];
+      readonly nowMs: number;
+    }
   /** Nothing of the unit is done. `payload`: no attempt can end otherwise. */
   | { readonly result: 'failed'; readonly by: 'handler' | 'database' | 'payload'; readonly error: unknown };
 
 /** Makes one attempt at what is to be done with the records of a unit. */
 export class Attempts {
-  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>;
+  readonly #settings: Pick<ConsumerSettings, 'group' | 'maxHandlerMs'>;
   readonly #transactions: HandlerTransactions;
+  readonly #messages: ParkedMessages;
   readonly #tracing: Tracing | undefined;
 
   constructor(
-    settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>,
+    settings: Pick<ConsumerSettings, 'group' | 'maxHandlerMs'>,
     transactions: HandlerTransactions,
+    messages: ParkedMessages,
     tracing: Tracing | undefined,
   ) {
     this.#settings = settings;
     this.#transactions = transactions;
+    this.#messages = messages;
     this.#tracing = tracing;
   }
 
@@ -43,13 +54,15 @@ export class Attempts {
     return this.#tracing.consume(this.#consumption(unit, first), () => this.#do(unit, first), endOf);
   }
 
-  #consumption(unit: Unit<Delivery>, { partition: { topic, partition }, task }: Delivery): Consumption {
+  #consumption(unit: Unit<Delivery>, first: Delivery): Consumption {
+    const { task } = first;
+    const { topic, partition } = first.partition;
     return {
       operation: task.todo === 'park' ? 'park' : 'process',
       group: this.#settings.group,
       topic,
       partition,
-      attempt: unit.failures + 1,
+      attempt: priorAttempts(first) + unit.failures + 1,
       records: unit.items.map(({ record }) => record),
     };
   }
@@ -57,7 +70,9 @@ export class Attempts {
   #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
     switch (first.task.todo) {
       case 'park':
-        return this.#park(first, first.task.note);
+        return first.parked === undefined
+          ? this.#park(unit.items)
+          : this.#rewrite(first, first.parked, first.task.note);
       case 'handle':
         return this.#handle(unit, first, first.task);
     }
@@ -65,18 +80,22 @@ export class Attempts {
 
   async #handle(
     unit: Unit<Delivery>,
-    { partition, record }: Delivery,
+    first: Delivery,
     { handler }: Extract<Task, { todo: 'handle' }>,
   ): Promise<AttemptResult> {
     const messages = decodeAll(unit);
     if (!Array.isArray(messages)) return { result: 'failed', by: 'payload', error: messages.error };
-    const { topic, offset } = record;
+    const { topic, offset } = first.record;
+    const { partition } = first;
     const call = new HandlerCall(this.#settings.maxHandlerMs, partition.signal);
-    return this.#transact(unit.items, (tx, claim) => {
+    let untimely: Untimely | undefined;
+    const ended = await this.#transact(unit.items, (tx, { claim, nowMs }) => {
+      untimely = untimelyOf(unit.items, nowMs);
+      if (untimely !== undefined) throw new Error('Not to be handled now'); // so that nothing of it is committed
       const context: HandlerContext = {
         tx,
         record: { topic, partition: partition.partition, offset },
-        attempt: unit.failures + 1,
+        attempt: priorAttempts(first) + unit.failures + 1,
         get signal() {
           return call.signal;
         },
@@ -84,30 +103,72 @@ export class Attempts {
       const fresh = messages.filter((message) => claim(message.id));
       return call.run(() => handler.handle(fresh, context));
     });
+    return untimely === undefined || ended.result !== 'failed' ? ended : { result: 'untimely', ...untimely };
   }
 
-  async #park(delivery: Delivery, note: ParkNote): Promise<AttemptResult> {
-    const { schema, group } = this.#settings;
-    const { generation } = delivery.partition;
-    return this.#transact([delivery], (tx: pg.PoolClient) =>
-      insertParked(tx, schema, group, generation, delivery.record, note),
+  #park(deliveries: readonly Delivery[]): Promise<AttemptResult> {
+    return this.#transact(deliveries, (tx, { claim }) => {
+      const entries = deliveries.flatMap(({ record, task, firstFailure }) =>
+        task.todo === 'park' && claim(record.messageId) ? [{ record, note: task.note, firstFailure }] : [],
+      );
+      return this.#messages.insert(tx, deliveries[0]?.partition.generation ?? 0, entries);
+    });
+  }
+
+  async #rewrite({ partition, firstFailure }: Delivery, row: ParkedRow, note: ParkNote): Promise<AttemptResult> {
+    const ended = await this.#transactions.run(partition, { of: 'nothing' }, (tx) =>
+      this.#messages.rewrite(tx, row, note, firstFailure),
     );
+    return ended.outcome === 'committed' ? { result: 'done', fresh: 1 } : resultOf(ended);
   }
 
   async #transact(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
     const [first] = deliveries;
     if (first === undefined) return { result: 'done', fresh: 0 };
-    const ids = deliveries.map(({ record }) => record.messageId);
-    const ended = await this.#transactions.run(first.partition, ids, work);
-    switch (ended.outcome) {
-      case 'committed':
-        return { result: 'done', fresh: ended.handled };
-      case 'assignment-lost':
-        return { result: 'lost' };
-      case 'failed':
-        return { result: 'failed', by: ended.by, error: ended.error };
-    }
+    return resultOf(await this.#transactions.run(first.partition, this.#claim(deliveries, first.parked), work));
   }
+
+  #claim(deliveries: readonly Delivery[], row: ParkedRow | undefined): Claim {
+    if (row !== undefined) return { of: 'parked', sql: (client) => this.#messages.claimSql(client, row) };
+    return {
+      of: 'log',
+      messageIds: deliveries.map(({ record }) => record.messageId),
+      asksTime: deliveries.some(({ record, task }) => task.todo === 'handle' && isTimed(record)),
+    };
+  }
+}
+
+function resultOf(ended: TransactionResult): AttemptResult {
+  switch (ended.outcome) {
+    case 'committed':
+      return { result: 'done', fresh: ended.handled };
+    case 'assignment-lost':
+      return { result: 'lost' };
+    case 'failed':
+      return { result: 'failed', by: ended.by, error: ended.error };
+  }
+}
+
+type Untimely = Omit<Extract<AttemptResult, { result: 'untimely' }>, 'result'>;
+
+function isTimed({ expiresAt, deliverAt }: LogRecord): boolean {
+  return expiresAt !== undefined || deliverAt !== undefined;
+}
+
+/** What is not to be handled at a time. A parked row was looked at because its time had come. */
+function untimelyOf(deliveries: readonly Delivery[], nowMs: Begun['nowMs']): Untimely | undefined {
+  if (nowMs === undefined) return undefined;
+  const expired = deliveries.filter(
+    ({ record }) => record.expiresAt !== undefined && record.expiresAt.getTime() <= nowMs,
+  );
+  const early = deliveries.filter(
+    (delivery) =>
+      delivery.parked === undefined &&
+      delivery.record.deliverAt !== undefined &&
+      delivery.record.deliverAt.getTime() > nowMs &&
+      !expired.includes(delivery),
+  );
+  return expired.length + early.length === 0 ? undefined : { expired, early, nowMs };
 }
 
 /** What a span is told of it. */
@@ -117,6 +178,8 @@ function endOf(result: AttemptResult): ConsumptionEnd {
       return { ended: result.fresh === 0 ? 'duplicate' : 'done' };
     case 'lost':
       return { ended: 'failed', error: assignmentLost() };
+    case 'untimely':
+      return { ended: 'done' };
     case 'failed':
       return { ended: 'failed', error: result.error };
   }

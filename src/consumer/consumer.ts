@@ -8,15 +8,23 @@ import { AssignedPartition, type AssignmentState } from './assigned-partition.ts
 import { Attempts } from './attempt.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
-import { Dispatcher, type ConsumerCounters } from './dispatcher.ts';
+import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
 import type { TakenPartition } from './group-tables.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
 import { HandlerTransactions } from './handler-transaction.ts';
-import { HandlerRegistry, type BatchHandler, type BatchOptions, type Handler } from './handlers.ts';
+import {
+  HandlerRegistry,
+  type BatchHandler,
+  type BatchOptions,
+  type Handler,
+  type HandlerOptions,
+} from './handlers.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
 import { settingsOf, type ConsumerOptions, type ConsumerSettings } from './options.ts';
+import { ParkedFeeder } from './parked-feeder.ts';
+import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ensureProcessedPartitions } from './processed-partitions.ts';
 import { TopicWatch } from './topic-watch.ts';
 
@@ -61,9 +69,9 @@ export interface Consumer extends Service {
    * Handles messages of one type, each in a transaction that commits with the row that says so. Messages of one key come in
    * order. To be called before `start`.
    *
-   * @throws TailraceError `DUPLICATE_HANDLER`.
+   * @throws TailraceError `DUPLICATE_HANDLER`, `INVALID_OPTION`.
    */
-  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): this;
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>, options?: HandlerOptions): this;
   /**
    * Handles neighbouring messages of one type together, in one transaction. The partitions of its topic are then handled
    * in order throughout, whatever the keys. To be called before `start`.
@@ -113,9 +121,9 @@ class GroupConsumer implements Consumer {
     this.#settings = settings;
   }
 
-  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): this {
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>, options: HandlerOptions = {}): this {
     this.#assertIdle('on');
-    this.#registry.addSingle(definition, handler);
+    this.#registry.addSingle(definition, options, handler);
     return this;
   }
 
@@ -134,12 +142,7 @@ class GroupConsumer implements Consumer {
     const partitions = [...this.#partitions];
     const counters = this.#parts?.dispatcher.counters;
     return {
-      handled: 0,
-      duplicates: 0,
-      retried: 0,
-      dead: 0,
-      parked: 0,
-      ignored: 0,
+      ...noCounts(),
       ...counters,
       state: this.#state,
       group: this.#settings.group,
@@ -156,7 +159,7 @@ class GroupConsumer implements Consumer {
       circuit: this.#parts?.dispatcher.circuit,
       limited: this.#parts?.dispatcher.limited ?? 0,
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
-      problem: this.#parts?.membership.problem ?? this.#parts?.fetcher.problem,
+      problem: this.#parts?.membership.problem ?? this.#parts?.feeder.problem ?? this.#parts?.fetcher.problem,
     };
   }
 
@@ -192,6 +195,7 @@ class GroupConsumer implements Consumer {
     this.#hasJoined = true;
     await ensureProcessedPartitions(this.#settings);
     this.#upkeep = setInterval(() => void ensureProcessedPartitions(this.#settings), DAY_MS);
+    parts.feeder.start();
     parts.fetcher.start();
     this.#state = 'running';
   }
@@ -216,9 +220,11 @@ class GroupConsumer implements Consumer {
     this.#state = 'stopping';
     clearInterval(this.#upkeep);
     for (const partition of this.#partitions) this.#wind(partition);
+    const feeding = parts.feeder.stop();
     await parts.fetcher.stop();
     parts.membership.retire();
     await this.#drain(parts);
+    await feeding;
     parts.dispatcher.stop();
     await parts.membership.stop();
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
@@ -256,26 +262,50 @@ class GroupConsumer implements Consumer {
       released: (partition) => this.#forget(partition, 'released'),
       lost: (partition) => this.#lose(partition),
       topicsChanged: () => this.#parts?.fetcher.reassigned(),
+      parkedChanged: () => this.#parts?.feeder.changed(),
     });
     const transactions = new HandlerTransactions(settings, {
       mayCommit: (partition) => partition.mayCommit && membership.isTrusted,
       elsewhere: () => membership.reconnect(),
     });
-    const dispatcher = new Dispatcher(settings, this.#registry, new Attempts(settings, transactions, this.#tracing), {
-      progressed: (partition) => this.#progressed(partition),
-      lost: (partition) => this.#lose(partition),
+    const messages = new ParkedMessages(settings.schema, settings.group);
+    const dispatcher: Dispatcher = new Dispatcher(
+      settings,
+      this.#registry,
+      {
+        attempts: new Attempts(settings, transactions, messages, this.#tracing),
+        find: ({ partition, target }) =>
+          transactions.ask(partition, (client) =>
+            'offset' in target
+              ? messages.lookAtPlace(client, { ...placeOf(partition), offset: target.offset })
+              : messages.lookAtKey(client, partition, target.key),
+          ),
+      },
+      {
+        progressed: (partition) => this.#progressed(partition),
+        lost: (partition) => this.#lose(partition),
+        dueAfter: (ms) => feeder.expect(ms),
+      },
+    );
+    const feeder: ParkedFeeder = new ParkedFeeder(settings, messages, transactions, {
+      partitions: () => [...this.#partitions].filter(({ state }) => state === 'owned'),
+      loaded: () => this.#parts?.fetcher.reassigned(),
+      look: (partition, target) => dispatcher.look(partition, target),
     });
     const fetcher = new Fetcher(
       settings,
-      () => [...this.#partitions].filter(({ state, topic }) => state === 'owned' && watch.exists(topic)),
+      () =>
+        [...this.#partitions].filter(
+          ({ state, topic, parked }) => state === 'owned' && parked.isLoaded && watch.exists(topic),
+        ),
       (partition, records) => dispatcher.accept(partition, records),
     );
-    return { membership, transactions, dispatcher, fetcher };
+    return { membership, transactions, dispatcher, fetcher, feeder };
   }
 
   #take(taken: TakenPartition, generation: number, origin: Origin): void {
     this.#partitions.add(new AssignedPartition(taken, generation, origin));
-    this.#parts?.fetcher.reassigned();
+    this.#parts?.feeder.taken();
   }
 
   #revoke(partition: AssignedPartition): void {
@@ -350,4 +380,9 @@ interface Parts {
   readonly transactions: HandlerTransactions;
   readonly dispatcher: Dispatcher;
   readonly fetcher: Fetcher;
+  readonly feeder: ParkedFeeder;
+}
+
+function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {
+  return { topic, partition, generation };
 }

@@ -4,7 +4,8 @@ import type { Message } from '../message/message.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { RegisteredHandler } from './handlers.ts';
 import type { LaneRules } from './lanes.ts';
-import type { ParkNote } from './parked-messages.ts';
+import type { ParkNote } from './park-note.ts';
+import type { FirstFailure, ParkedRow } from './parked-messages.ts';
 
 /** What is to be done with a record. `alone`: never again in a batch with others. */
 export type Task =
@@ -18,7 +19,40 @@ export interface Delivery {
   /** About how much memory it takes. */
   readonly bytes: number;
   task: Task;
+  /** Where it comes from, if not from the log. */
+  readonly parked?: ParkedRow;
+  /** The first failure of it that this process has seen. */
+  firstFailure: FirstFailure | undefined;
 }
+
+/** A parked row: the first of a key, or one that blocks nobody. */
+export type LookTarget = { readonly key: string } | { readonly key: string | null; readonly offset: bigint };
+
+/** Is to find out, in its lane, what can be done with a parked row. */
+export interface Look {
+  readonly partition: AssignedPartition;
+  readonly target: LookTarget;
+}
+
+/** What stands in lanes. */
+export type LaneItem = Delivery | Look;
+
+export function isLook(item: LaneItem): item is Look {
+  return 'target' in item;
+}
+
+/** Attempts at a delivery that failed before this member took it in hand. */
+export function priorAttempts({ parked }: Delivery): number {
+  return parked?.attempts ?? 0;
+}
+
+/** Whether a record stands in the order of its key: one that was to be delivered later has left it. */
+export function isInLine({ record, parked }: Delivery): boolean {
+  return parked?.blocks ?? (record.key !== null && record.deliverAt === undefined);
+}
+
+/** How many records line up at once behind a parked one. */
+const MOST_LINED_UP = 200;
 
 const FIXED_BYTES = 500;
 
@@ -38,23 +72,41 @@ export function messageOfRecord(record: LogRecord): Message {
     headers: record.headers,
     payload: decodePayload(undefined, record),
     occurredAt: record.occurredAt,
+    ...(record.expiresAt !== undefined && { expiresAt: record.expiresAt }),
+    ...(record.deliverAt !== undefined && { deliverAt: record.deliverAt }),
   };
 }
 
-/** A key is a lane of its partition; a serial topic's partitions have one lane each. */
+/**
+ * A key is a lane of its partition; a serial topic's partitions have one lane each. Records that line up go together, and
+ * never with others.
+ */
 export function deliveryLanes(
   concurrency: number,
   isSerial: (topic: string) => boolean,
   largestUnit = Number.POSITIVE_INFINITY,
-): LaneRules<Delivery, AssignedPartition> {
+): LaneRules<LaneItem, AssignedPartition> {
   return {
     concurrency,
     group: ({ partition }) => partition,
-    lane: ({ record }) => (isSerial(record.topic) ? 'serial' : (record.key ?? undefined)),
+    lane: (item) => {
+      if (isSerial(item.partition.topic)) return 'serial';
+      return (isLook(item) ? item.target.key : item.record.key) ?? undefined;
+    },
     joins: (last, next, size) => {
+      if (isLook(last) || isLook(next)) return false;
       const [a, b] = [last.task, next.task];
-      if (a.todo !== 'handle' || b.todo !== 'handle') return false;
+      if (a.todo !== 'handle' || b.todo !== 'handle' || last.parked !== undefined || next.parked !== undefined)
+        return false;
+      const linesUp = isLinedUp(last);
+      if (linesUp !== isLinedUp(next)) return false;
+      if (linesUp) return size < MOST_LINED_UP;
       return a.handler === b.handler && !a.alone && !b.alone && size < Math.min(a.handler.maxRecords, largestUnit);
     },
   };
+}
+
+/** Whether a record is to line up behind the parked ones of its key. */
+export function isLinedUp({ partition, record, parked, task }: Delivery): boolean {
+  return parked === undefined && task.todo === 'handle' && partition.parked.isBlocked(record.key);
 }

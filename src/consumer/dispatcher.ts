@@ -1,3 +1,4 @@
+import { backoffMs } from '../base/backoff.ts';
 import { messageOf } from '../base/errors.ts';
 import type { Logger } from '../base/logger.ts';
 import type { LogRecord } from '../broker/record.ts';
@@ -7,11 +8,25 @@ import type { AttemptResult, Attempts } from './attempt.ts';
 import { DurationCounts } from './attempt-durations.ts';
 import { CircuitBreaker } from './circuit-breaker.ts';
 import type { Circuit, CircuitOutcome } from './circuit.ts';
-import { sizeOf, deliveryLanes, type Delivery, type Task } from './delivery.ts';
+import {
+  deliveryLanes,
+  isInLine,
+  isLinedUp,
+  isLook,
+  priorAttempts,
+  sizeOf,
+  type Delivery,
+  type LaneItem,
+  type Look,
+  type LookTarget,
+  type Task,
+} from './delivery.ts';
 import type { HandlerRegistry } from './handlers.ts';
 import { Lanes, type Unit } from './lanes.ts';
 import { nextStep, type NextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
+import { errorText, expired, LINED_UP, NOT_DUE, unhandled, type ParkNote } from './park-note.ts';
+import type { Found, ParkedRow } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
 
@@ -23,12 +38,21 @@ export interface ConsumerCounters {
   duplicates: number;
   /** Attempts that failed by the handler's fault and were followed by another. */
   retried: number;
-  /** Set aside with their attempts used up. */
+  /** Attempts that failed and are followed by another after a delay, the record being parked meanwhile. */
+  delayed: number;
+  /** Lined up behind a parked record of their key. */
+  linedUp: number;
+  /** Parked until the time that they were to be delivered at. */
+  postponed: number;
+  /** Set aside with their attempts used up, or expired. */
   dead: number;
   /** Set aside because their type has no handler. */
   parked: number;
   /** Stepped over because their type has no handler. */
   ignored: number;
+  /** Begun when the time came that they were to be delivered at, and how much later than that in all, in milliseconds. */
+  timersFired: number;
+  timerLatenessMs: number;
 }
 
 /** What the dispatcher tells of partitions. */
@@ -37,6 +61,15 @@ export interface DispatcherEvents {
   progressed(partition: AssignedPartition): void;
   /** A commit was refused, since another member owns it. */
   lost(partition: AssignedPartition): void;
+  /** Something that is parked will be due after this time. */
+  dueAfter(ms: number): void;
+}
+
+/** What the dispatcher has done for it. */
+export interface DispatcherWork {
+  readonly attempts: Attempts;
+  /** Looks at a parked row in the database. */
+  find(look: Look): Promise<Found>;
 }
 
 type DispatcherSettings = Pick<
@@ -48,31 +81,36 @@ type DispatcherSettings = Pick<
   | 'concurrency'
   | 'attempts'
   | 'backoff'
+  | 'delayed'
+  | 'deadLetters'
   | 'onUnhandledType'
   | 'circuitBreaker'
   | 'limits'
   | 'logger'
 >;
 
-/** Brings fetched records to their handlers: in order, side by side where that is allowed, again where that is needed. */
+/**
+ * Brings fetched records to their handlers: in order, side by side where that is allowed, again where that is needed. What is
+ * parked takes its turn in the same lanes, so that the records of a key meet nowhere else.
+ */
 export class Dispatcher {
-  readonly counters: ConsumerCounters = { handled: 0, duplicates: 0, retried: 0, dead: 0, parked: 0, ignored: 0 };
+  readonly counters: ConsumerCounters = noCounts();
   readonly durations = new DurationCounts();
   readonly #settings: DispatcherSettings;
   readonly #registry: HandlerRegistry;
-  readonly #attempts: Attempts;
+  readonly #work: DispatcherWork;
   readonly #events: DispatcherEvents;
-  readonly #lanes: Lanes<Delivery, AssignedPartition>;
-  readonly #timers = new Map<Unit<Delivery>, NodeJS.Timeout>();
+  readonly #lanes: Lanes<LaneItem, AssignedPartition>;
+  readonly #timers = new Map<Unit<LaneItem>, NodeJS.Timeout>();
   readonly #logger: Logger;
   readonly #circuit: CircuitBreaker;
   readonly #limits: RateLimits;
   #isFilling = false;
 
-  constructor(settings: DispatcherSettings, registry: HandlerRegistry, attempts: Attempts, events: DispatcherEvents) {
+  constructor(settings: DispatcherSettings, registry: HandlerRegistry, work: DispatcherWork, events: DispatcherEvents) {
     this.#settings = settings;
     this.#registry = registry;
-    this.#attempts = attempts;
+    this.#work = work;
     this.#events = events;
     this.#logger = settings.logger;
     const { group, memberId, concurrency, circuitBreaker, limits, logger } = settings;
@@ -115,9 +153,18 @@ export class Dispatcher {
         this.counters.ignored += 1;
         partition.finish(record.offset, bytes);
       } else {
-        this.#lanes.add({ partition, record, bytes, task });
+        this.#lanes.add({ partition, record, bytes, task, firstFailure: undefined });
       }
     }
+    this.#fill();
+  }
+
+  /** Something that is parked may be due, or may have changed: to be looked at in its lane, before what waits there. */
+  look(partition: AssignedPartition, target: LookTarget): void {
+    if (partition.state !== 'owned') return;
+    const { parked } = partition;
+    const isNew = 'offset' in target ? parked.takeAlone(target.offset) : parked.look(target.key);
+    if (isNew) this.#lanes.addFirst({ partition, target });
     this.#fill();
   }
 
@@ -128,15 +175,16 @@ export class Dispatcher {
       clearTimeout(timer);
       this.#timers.delete(unit);
     }
-    for (const { bytes } of this.#lanes.drop(partition)) partition.forget(bytes);
+    for (const item of this.#lanes.drop(partition)) {
+      if (!isLook(item) && item.parked === undefined) partition.forget(item.bytes);
+    }
     this.#limits.drop((unit) => unit.items[0]?.partition === partition);
   }
 
   #taskFor({ topic, type }: LogRecord): Task | undefined {
     const handler = this.#registry.find(topic, type);
     if (handler !== undefined) return { todo: 'handle', handler, alone: false };
-    if (this.#settings.onUnhandledType === 'ignore') return undefined;
-    return { todo: 'park', note: { reason: 'UNHANDLED_TYPE', dead: false, error: undefined, attempts: 0 } };
+    return this.#settings.onUnhandledType === 'ignore' ? undefined : { todo: 'park', note: unhandled(0) };
   }
 
   #fill(): void {
@@ -145,55 +193,181 @@ export class Dispatcher {
     while (this.#circuit.mayBegin) {
       const unit = this.#lanes.take();
       if (unit === undefined) break;
-      if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
+      if (!this.#lineUp(unit)) this.#lanes.split(unit);
+      else if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
       else this.#lanes.hold(unit);
     }
     this.#isFilling = false;
   }
 
-  async #run(unit: Unit<Delivery>, isProbe: boolean): Promise<void> {
+  /**
+   * Has records of blocked keys line up in place of being handled. False where that is so of some records of a unit: a key
+   * was blocked after they were put together.
+   */
+  #lineUp(unit: Unit<LaneItem>): boolean {
+    const linedUp = unit.items.filter((item): item is Delivery => !isLook(item) && isLinedUp(item));
+    if (linedUp.length > 0 && linedUp.length < unit.items.length) return false;
+    for (const delivery of linedUp) delivery.task = { todo: 'park', note: LINED_UP };
+    return true;
+  }
+
+  async #run(unit: Unit<LaneItem>, isProbe: boolean): Promise<void> {
     const partition = unit.items[0]?.partition;
     if (partition === undefined) return; // no unit is empty
     partition.running += 1;
-    const startedAt = performance.now();
-    const ended = await this.#attempts.make(unit);
-    if (unit.items[0]?.task.todo === 'handle') this.durations.add(partition.topic, performance.now() - startedAt);
+    const conclude = await this.#do(unit, isProbe);
     partition.running -= 1;
-    this.#circuit.end(outcomeOf(unit, ended), isProbe);
-    this.#conclude(unit, partition, ended, isProbe);
+    conclude();
     this.#events.progressed(partition);
     this.#fill();
   }
 
-  #conclude(unit: Unit<Delivery>, partition: AssignedPartition, ended: AttemptResult, isProbe: boolean): void {
+  /** Does what is to be done with a unit. What follows from it is not done before nothing of it runs any more. */
+  async #do(unit: Unit<LaneItem>, isProbe: boolean): Promise<() => void> {
+    const [first] = unit.items;
+    if (first !== undefined && isLook(first)) {
+      const conclude = await this.#lookAt(unit, first);
+      this.#circuit.end('neither', isProbe);
+      return conclude;
+    }
+    const deliveries = deliveriesOf(unit);
+    const startedAt = performance.now();
+    const ended = await this.#work.attempts.make(deliveries);
+    const { task, partition } = deliveries.items[0] ?? {};
+    if (task?.todo === 'handle' && partition !== undefined) {
+      this.durations.add(partition.topic, performance.now() - startedAt);
+    }
+    this.#circuit.end(outcomeOf(task, ended), isProbe);
+    return () => this.#conclude(unit, deliveries, ended, isProbe);
+  }
+
+  async #lookAt(unit: Unit<LaneItem>, look: Look): Promise<() => void> {
+    try {
+      const found = await this.#work.find(look);
+      return () => this.#concludeLook(unit, look, found);
+    } catch (error) {
+      const { group, memberId } = this.#settings;
+      const { topic, partition } = look.partition;
+      const fields = { group, memberId, topic, partition, error: messageOf(error) };
+      this.#logger.warn(fields, 'Could not look at what is parked; trying again');
+      unit.stalls += 1;
+      return () => this.#runLater(unit, backoffMs(unit.stalls));
+    }
+  }
+
+  #concludeLook(unit: Unit<LaneItem>, look: Look, found: Found): void {
+    const { partition, target } = look;
+    if (found.found === 'due') {
+      const { row, record } = found;
+      if (row.reason === 'NOT_DUE' && !row.isSuspect) this.#countTimer(row.latenessMs);
+      const task = this.#parkedTaskFor(record, row.attempts);
+      const bytes = sizeOf(record);
+      this.#lanes.replace(unit, [{ partition, record, bytes, task, parked: row, firstFailure: undefined }]);
+      return;
+    }
+    if (found.found === 'later' && found.afterMs !== undefined) this.#events.dueAfter(found.afterMs);
+    this.#settle(unit, look, 'offset' in target ? 'none' : found.found);
+  }
+
+  /** The type's handler may be gone by now; nothing that is parked is ever ignored. */
+  #parkedTaskFor({ topic, type }: LogRecord, attempts: number): Task {
+    const handler = this.#registry.find(topic, type);
+    return handler === undefined
+      ? { todo: 'park', note: unhandled(attempts) }
+      : { todo: 'handle', handler, alone: true };
+  }
+
+  #countTimer(latenessMs = 0): void {
+    this.counters.timersFired += 1;
+    this.counters.timerLatenessMs += latenessMs;
+  }
+
+  /** A look, or what came of it, is done with: the next row of the key follows, until there is none to be handled. */
+  #settle(unit: Unit<LaneItem>, { partition, target }: Look, end: 'none' | 'later' | 'handled'): void {
+    if ('offset' in target) {
+      partition.parked.leaveAlone(target.offset);
+      this.#lanes.finish(unit);
+    } else if (partition.parked.settle(target.key, end)) this.#lanes.replace(unit, [{ partition, target }]);
+    else this.#lanes.finish(unit);
+  }
+
+  #conclude(unit: Unit<LaneItem>, deliveries: Unit<Delivery>, ended: AttemptResult, isProbe: boolean): void {
+    const [first] = deliveries.items;
     switch (ended.result) {
       case 'done':
-        this.#count(unit, ended.fresh);
-        for (const { record, bytes } of unit.items) partition.finish(record.offset, bytes);
-        this.#lanes.finish(unit);
+        this.#count(deliveries, ended.fresh);
+        if (first?.parked === undefined) this.#finish(unit, deliveries, ended.fresh);
+        else this.#settleParked(unit, first, first.parked);
         return;
       case 'lost':
-        this.#events.lost(partition);
+        if (first !== undefined) this.#events.lost(first.partition);
         this.#lanes.finish(unit);
         return;
+      case 'untimely':
+        for (const { record } of ended.early) this.#expect(record, ended.nowMs);
+        for (const delivery of ended.early) delivery.task = { todo: 'park', note: NOT_DUE };
+        for (const delivery of ended.expired) {
+          const note = expired(delivery.record.expiresAt, priorAttempts(delivery) + unit.failures);
+          delivery.task = { todo: 'park', note };
+        }
+        this.#lanes.split(unit);
+        return;
       case 'failed':
-        this.#goOn(unit, ended, isProbe);
+        this.#goOn(unit, deliveries, ended, isProbe);
         return;
     }
   }
 
-  #count(unit: Unit<Delivery>, fresh: number): void {
-    const { counters } = this;
-    counters.duplicates += unit.items.length - fresh;
-    const task = unit.items[0]?.task;
-    if (task?.todo === 'handle') counters.handled += fresh;
-    else if (task?.note.dead === true) counters.dead += fresh;
-    else counters.parked += fresh;
+  /** Records from the log are handled, or committed to `parked_message`. */
+  #finish(unit: Unit<LaneItem>, { items }: Unit<Delivery>, fresh: number): void {
+    for (const { partition, record, bytes, task } of items) {
+      partition.finish(record.offset, bytes);
+      if (task.todo !== 'park') continue;
+      if (task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs);
+      if (task.note.reason === 'KEY_PARKED') this.#expect(record, Date.now());
+      if (!task.note.blocks || record.key === null) continue;
+      partition.parked.block(record.key);
+      // Of a commit whose answer was lost it is not known what it wrote.
+      if (fresh < items.length) this.look(partition, { key: record.key });
+    }
+    this.#lanes.finish(unit);
   }
 
-  #goOn(unit: Unit<Delivery>, failed: Extract<AttemptResult, { result: 'failed' }>, isProbe: boolean): void {
-    const next = nextStep(failed, stateOf(unit, isProbe), this.#settings);
-    this.#report(unit, failed.error, next);
+  /** A parked row is handled, or written anew; or an operator has changed it meanwhile. */
+  #settleParked(unit: Unit<LaneItem>, { partition, record, task, parked }: Delivery, row: ParkedRow): void {
+    if (task.todo === 'park' && task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs);
+    const { key, offset } = record;
+    const target = row.blocks && key !== null ? { key } : { key, offset };
+    if (parked !== undefined) this.#settle(unit, { partition, target }, 'handled');
+  }
+
+  /** A record that is to be delivered later has been parked, or will be. */
+  #expect({ deliverAt }: LogRecord, nowMs: number): void {
+    if (deliverAt !== undefined) this.#events.dueAfter(Math.max(0, deliverAt.getTime() - nowMs));
+  }
+
+  #count({ items }: Unit<Delivery>, fresh: number): void {
+    const { counters } = this;
+    const [first] = items;
+    if (first?.parked === undefined) counters.duplicates += items.length - fresh;
+    const task = first?.task;
+    if (task?.todo === 'handle') counters.handled += fresh;
+    else if (task !== undefined) counters[counterOf(task.note)] += fresh;
+  }
+
+  #goOn(
+    unit: Unit<LaneItem>,
+    { items }: Unit<Delivery>,
+    failed: Extract<AttemptResult, { result: 'failed' }>,
+    isProbe: boolean,
+  ): void {
+    const [first] = items;
+    if (first === undefined) return;
+    const next = nextStep(failed, this.#failedUnit(unit, first, isProbe), this.#settings);
+    this.#report(unit, first, failed.error, next);
+    if (next.step !== 'retry' || next.counts) {
+      for (const item of items) item.firstFailure ??= { error: errorText(failed.error), at: performance.now() };
+    }
     switch (next.step) {
       case 'retry':
         if (next.counts) this.counters.retried += unit.items.length;
@@ -202,17 +376,32 @@ export class Dispatcher {
         this.#runLater(unit, next.afterMs);
         return;
       case 'split':
-        for (const item of unit.items) if (item.task.todo === 'handle') item.task = { ...item.task, alone: true };
+        for (const item of items) if (item.task.todo === 'handle') item.task = { ...item.task, alone: true };
         this.#lanes.split(unit);
         return;
+      case 'delay':
       case 'bury':
-        for (const item of unit.items) item.task = { todo: 'park', note: next.note };
+        for (const item of items) item.task = { todo: 'park', note: next.note };
         this.#lanes.split(unit);
         return;
     }
   }
 
-  #runLater(unit: Unit<Delivery>, afterMs: number): void {
+  #failedUnit(unit: Unit<LaneItem>, first: Delivery, isProbe: boolean): Parameters<typeof nextStep>[1] {
+    const { task } = first;
+    const own = task.todo === 'handle' ? task.handler.deadLetters : undefined;
+    return {
+      size: unit.items.length,
+      isParking: task.todo === 'park',
+      isProbe,
+      failures: priorAttempts(first) + unit.failures,
+      stalls: unit.stalls,
+      isInLine: isInLine(first),
+      isStrict: (own ?? this.#settings.deadLetters) === 'strict',
+    };
+  }
+
+  #runLater(unit: Unit<LaneItem>, afterMs: number): void {
     this.#lanes.hold(unit);
     if (unit.items[0]?.partition.state !== 'owned') return;
     const timer = setTimeout(() => {
@@ -223,27 +412,58 @@ export class Dispatcher {
     this.#timers.set(unit, timer);
   }
 
-  #report(unit: Unit<Delivery>, error: unknown, next: NextStep): void {
-    const [first] = unit.items;
-    if (first === undefined) return;
+  #report(unit: Unit<LaneItem>, first: Delivery, error: unknown, next: NextStep): void {
     const { group, memberId } = this.#settings;
     const { topic, partition, offset, messageId, type, headers } = first.record;
     const message = { messageId, ...traceFields(headers), type };
     const place = { topic, partition, offset: offset.toString(), ...message, records: unit.items.length };
-    const fields = { group, memberId, ...place, error: messageOf(error), attempt: unit.failures + 1, next: next.step };
+    const attempt = priorAttempts(first) + unit.failures + 1;
+    const fields = { group, memberId, ...place, error: messageOf(error), attempt, next: next.step };
     if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
     else this.#logger.warn(fields, 'A record was not handled');
   }
 }
 
 /** What an attempt says of handlers as a whole. */
-function outcomeOf(unit: Unit<Delivery>, ended: AttemptResult): CircuitOutcome {
-  if (unit.items[0]?.task.todo !== 'handle') return 'neither';
+function outcomeOf(task: Task | undefined, ended: AttemptResult): CircuitOutcome {
+  if (task?.todo !== 'handle') return 'neither';
   if (ended.result === 'done' && ended.fresh > 0) return 'handled';
   return ended.result === 'failed' && ended.by === 'handler' ? 'failed' : 'neither';
 }
 
-function stateOf(unit: Unit<Delivery>, isProbe: boolean): Parameters<typeof nextStep>[1] {
-  const isParking = unit.items[0]?.task.todo === 'park';
-  return { size: unit.items.length, isParking, isProbe, failures: unit.failures, stalls: unit.stalls };
+/** Looks stand alone in their units. */
+function deliveriesOf(unit: Unit<LaneItem>): Unit<Delivery> {
+  return { ...unit, items: unit.items.filter((item): item is Delivery => !isLook(item)) };
+}
+
+/** What a record that was set aside counts as. */
+function counterOf({ dead, reason }: ParkNote): 'dead' | 'parked' | 'linedUp' | 'postponed' | 'delayed' {
+  if (dead) return 'dead';
+  switch (reason) {
+    case 'UNHANDLED_TYPE':
+      return 'parked';
+    case 'KEY_PARKED':
+      return 'linedUp';
+    case 'NOT_DUE':
+      return 'postponed';
+    default:
+      return 'delayed';
+  }
+}
+
+/** Where counting begins. */
+export function noCounts(): ConsumerCounters {
+  return {
+    handled: 0,
+    duplicates: 0,
+    retried: 0,
+    delayed: 0,
+    linedUp: 0,
+    postponed: 0,
+    dead: 0,
+    parked: 0,
+    ignored: 0,
+    timersFired: 0,
+    timerLatenessMs: 0,
+  };
 }

@@ -201,6 +201,12 @@ export class GroupTables {
     await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, wakeText(this.#group, members)]);
   }
 
+  /** Whether a notification on {@link GROUP_CHANNEL} says that what is parked of this group was changed. */
+  isOfParked(payload: string | undefined): boolean {
+    const { group, isOfParked } = parseWake(payload);
+    return group === this.#group && isOfParked;
+  }
+
   /** Whether a notification on {@link GROUP_CHANNEL} is for a member of this group. */
   wakes(memberId: string, payload: string | undefined): boolean {
     const { group, members } = parseWake(payload);
@@ -224,12 +230,19 @@ function wakeText(group: string, members: readonly string[] | 'all'): string {
   return Buffer.byteLength(text) <= LONGEST_WAKE_BYTES ? text : JSON.stringify({ group, members: 'all' });
 }
 
-function parseWake(payload: string | undefined): { group?: unknown; members: readonly unknown[] | 'all' } {
+interface Wake {
+  readonly group?: unknown;
+  readonly members: readonly unknown[] | 'all';
+  readonly isOfParked: boolean;
+}
+
+function parseWake(payload: string | undefined): Wake {
   try {
-    const parsed = JSON.parse(payload ?? '{}') as { group?: unknown; members?: unknown };
-    if (Array.isArray(parsed.members)) return { group: parsed.group, members: parsed.members };
-    return { group: parsed.group, members: parsed.members === 'all' ? 'all' : [] };
+    const { group, members, parked } = JSON.parse(payload ?? '{}') as Record<string, unknown>;
+    const isOfParked = parked === true;
+    if (Array.isArray(members)) return { group, members, isOfParked };
+    return { group, members: members === 'all' ? 'all' : [], isOfParked };
   } catch {
-    return { members: [] }; // somebody else's word on our channel
+    return { members: [], isOfParked: false }; // somebody else's word on our channel
   }
 }

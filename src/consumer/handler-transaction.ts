@@ -7,6 +7,7 @@ import { isTransient, sqlStateOf } from '../postgres/sqlstate.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import { AbandonedHandler } from './handler-call.ts';
 import { lendClient } from './lent-client.ts';
+import { elsewhere } from './origin.ts';
 import type { ConsumerSettings } from './options.ts';
 
 /** Raised by `assert_assignment`: another member owns the partition now. */
@@ -23,8 +24,30 @@ export type TransactionResult =
   /** Undone because of the handler, and another attempt may end the same way; or because of the database, which will pass. */
   | { readonly outcome: 'failed'; readonly by: 'handler' | 'database'; readonly error: unknown };
 
-/** What happens in a transaction, between its first row and its commit. `claim` answers true for a new message, once. */
-export type TransactionWork = (tx: pg.PoolClient, claim: (messageId: string) => boolean) => unknown;
+/** What makes a transaction happen once. */
+export type Claim =
+  /** The rows that say "handled", of messages from the log. */
+  | {
+      readonly of: 'log';
+      readonly messageIds: readonly string[];
+      /** Whether the database's time is needed. */
+      readonly asksTime: boolean;
+    }
+  /** The row of a parked message, which is taken out: a statement that returns its message id. */
+  | { readonly of: 'parked'; readonly sql: (client: pg.ClientBase) => string }
+  /** Nothing: the work sees to it itself. */
+  | { readonly of: 'nothing' };
+
+/** What a transaction has begun with. */
+export interface Begun {
+  /** Answers true for a new message, once. */
+  readonly claim: (messageId: string) => boolean;
+  /** The database's time in Unix milliseconds, if it was asked for. */
+  readonly nowMs: number | undefined;
+}
+
+/** What happens in a transaction, between its first row and its commit. */
+export type TransactionWork = (tx: pg.PoolClient, begun: Begun) => unknown;
 
 type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs'>;
 
@@ -57,18 +80,14 @@ export class HandlerTransactions {
     this.#events = events;
   }
 
-  /** Runs `work` unless all of the messages were handled before. Never throws. */
-  async run(
-    partition: AssignedPartition,
-    messageIds: readonly string[],
-    work: TransactionWork,
-  ): Promise<TransactionResult> {
+  /** Runs `work` unless there is nothing to claim any more. Never throws. */
+  async run(partition: AssignedPartition, claim: Claim, work: TransactionWork): Promise<TransactionResult> {
     let client: HandlerClient | undefined;
     try {
       client = await HandlerClient.take(this.#settings.database);
       this.#open.set(client, partition);
       if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
-      return await this.#runOn(client, partition, messageIds, work);
+      return await this.#runOn(client, partition, claim, work);
     } catch (error) {
       return { outcome: 'failed', by: 'database', error: client?.lost ?? error };
     } finally {
@@ -76,6 +95,25 @@ export class HandlerTransactions {
         this.#open.delete(client);
         await client.giveBack();
       }
+    }
+  }
+
+  /** Runs single statements that commit by themselves, on a client that leads to where a partition was taken. */
+  async ask<Answer>(partition: AssignedPartition, use: (client: pg.PoolClient) => Promise<Answer>): Promise<Answer> {
+    const client = await HandlerClient.take(this.#settings.database);
+    this.#open.set(client, partition);
+    try {
+      if (!(await this.#leadsTo(client.tx, partition.origin.database))) {
+        client.destroy();
+        this.#events.elsewhere();
+        throw elsewhere();
+      }
+      const answer = await use(client.tx);
+      client.isClean = true;
+      return answer;
+    } finally {
+      this.#open.delete(client);
+      await client.giveBack();
     }
   }
 
@@ -87,19 +125,20 @@ export class HandlerTransactions {
   async #runOn(
     client: HandlerClient,
     partition: AssignedPartition,
-    messageIds: readonly string[],
+    claim: Claim,
     work: TransactionWork,
   ): Promise<TransactionResult> {
-    const fresh = await this.#begin(client.tx, partition, messageIds);
+    const { fresh, nowMs } = await this.#begin(client.tx, partition, claim);
     if (!(await this.#leadsTo(client.tx, partition.origin.database))) {
       client.destroy(); // it may lead to a server that was replaced
       this.#events.elsewhere();
       return { outcome: 'assignment-lost' };
     }
     const handled = fresh.size;
-    if (handled === 0) return { outcome: 'committed', handled };
+    if (handled === 0 && claim.of !== 'nothing') return { outcome: 'committed', handled };
     try {
-      await lent(client.tx, (tx) => work(tx, (messageId) => fresh.delete(messageId.toLowerCase())));
+      const begun: Begun = { claim: (messageId) => fresh.delete(messageId.toLowerCase()), nowMs };
+      await lent(client.tx, (tx) => work(tx, begun));
       assertInTransaction(client);
       if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
       await this.#commit(client.tx, partition);
@@ -138,21 +177,33 @@ export class HandlerTransactions {
     return isSameCluster(here, wanted);
   }
 
-  /** Returns the ids of messages that were not handled before. Duplicates within `messageIds` count once. */
+  /** Returns the ids of messages that were not handled before, each once. */
   async #begin(
     tx: pg.PoolClient,
-    { generation }: AssignedPartition,
-    messageIds: readonly string[],
-  ): Promise<Set<string>> {
-    const { schema, group, handlerIdleMs } = this.#settings;
+    partition: AssignedPartition,
+    claim: Claim,
+  ): Promise<{ fresh: Set<string>; nowMs: number | undefined }> {
+    const asksTime = claim.of === 'parked' || (claim.of === 'log' && claim.asksTime);
+    const statements = [
+      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${this.#settings.handlerIdleMs}`,
+      ...(asksTime ? ['select extract(epoch from clock_timestamp())::float8 * 1000 as now'] : []),
+      ...(claim.of === 'nothing' ? [] : [this.#claimSql(tx, partition, claim)]),
+    ];
+    const results = (await tx.query(statements.join(';\n'))) as unknown as pg.QueryResult<BeginRow>[];
+    const rows = results.flatMap((result) => result.rows);
+    return {
+      fresh: new Set(rows.flatMap((row) => row.message_id ?? [])),
+      nowMs: rows.find(({ now }) => now !== undefined)?.now,
+    };
+  }
+
+  #claimSql(tx: pg.PoolClient, { generation }: AssignedPartition, claim: Exclude<Claim, { of: 'nothing' }>): string {
+    if (claim.of === 'parked') return claim.sql(tx);
+    const { schema, group } = this.#settings;
     const consumer = tx.escapeLiteral(group);
-    const rows = messageIds.map((id) => `('${asMessageId(id)}', ${consumer}, ${generation})`).join(', ');
-    const results = (await tx.query(
-      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${handlerIdleMs};
-       insert into ${schema}.processed_message (message_id, consumer, generation) values ${rows}
-       on conflict do nothing returning message_id::text`,
-    )) as unknown as pg.QueryResult<{ message_id: string }>[];
-    return new Set(results.at(-1)?.rows.map((row) => row.message_id));
+    const rows = claim.messageIds.map((id) => `('${asMessageId(id)}', ${consumer}, ${generation})`).join(', ');
+    return `insert into ${schema}.processed_message (message_id, consumer, generation) values ${rows}
+       on conflict do nothing returning message_id::text`;
   }
 
   async #commit(tx: pg.PoolClient, { topic, partition, epoch }: AssignedPartition): Promise<void> {
@@ -184,6 +235,11 @@ export class HandlerTransactions {
       { cause },
     );
   }
+}
+
+interface BeginRow {
+  readonly message_id?: string;
+  readonly now?: number;
 }
 
 /** A client of the pool for the length of one transaction. */

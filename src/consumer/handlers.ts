@@ -32,8 +32,20 @@ export type Handler<Payload> = (event: Message<Payload>, context: HandlerContext
 /** Handles messages that stand one behind the other in a partition, in one transaction. Otherwise as {@link Handler}. */
 export type BatchHandler<Payload> = (events: readonly Message<Payload>[], context: HandlerContext) => unknown;
 
+/** How a handler's messages are treated. */
+export interface HandlerOptions {
+  /**
+   * What a message whose attempts are used up does to its key: `loose`, it is stepped over; `strict`, later messages of the
+   * key line up behind it until an operator retries or discards it. @defaultValue that of the consumer
+   */
+  readonly deadLetters?: DeadLetterMode;
+}
+
+/** What a dead letter does to its key. */
+export type DeadLetterMode = 'strict' | 'loose';
+
 /** How many messages a batch handler gets at once. */
-export interface BatchOptions {
+export interface BatchOptions extends HandlerOptions {
   /** At most this many. @defaultValue 500 */
   readonly maxRecords?: number;
 }
@@ -42,6 +54,7 @@ export interface BatchOptions {
 export interface RegisteredHandler {
   readonly isBatch: boolean;
   readonly maxRecords: number;
+  readonly deadLetters: DeadLetterMode | undefined;
   handle(events: readonly Message[], context: HandlerContext): unknown;
 }
 
@@ -50,11 +63,12 @@ export class HandlerRegistry {
   readonly #handlers = new Map<string, Map<string, RegisteredHandler>>();
   readonly #batchTopics = new Set<string>();
 
-  /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler. */
-  addSingle<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>): void {
+  /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler; `INVALID_OPTION`. */
+  addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>>): void {
     this.#add(definition, {
       isBatch: false,
       maxRecords: 1,
+      deadLetters: deadLettersOf(definition, options),
       handle: (events, context) => handler(events[0] as Message<PayloadOf<D>>, context),
     });
   }
@@ -71,6 +85,7 @@ export class HandlerRegistry {
     this.#add(definition, {
       isBatch: true,
       maxRecords,
+      deadLetters: deadLettersOf(definition, options),
       handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context),
     });
     this.#batchTopics.add(definition.topic);
@@ -103,4 +118,12 @@ export class HandlerRegistry {
     ofTopic.set(type, handler);
     this.#handlers.set(topic, ofTopic);
   }
+}
+
+function deadLettersOf({ type }: Definition, { deadLetters }: HandlerOptions): DeadLetterMode | undefined {
+  if (deadLetters === undefined || ['strict', 'loose'].includes(deadLetters)) return deadLetters;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The option deadLetters of the handler of ${type} is ${JSON.stringify(deadLetters)}. Expected strict or loose.`,
+  );
 }

@@ -1,6 +1,15 @@
 export { createConsumer, type AssignmentStatus, type Consumer, type ConsumerStatus } from './consumer.ts';
 export type { CircuitBreakerOptions, ConsumerDatabase, ConsumerOptions, RateLimit, StartFrom } from './options.ts';
-export type { BatchHandler, BatchOptions, Handler, HandlerContext, RecordPlace } from './handlers.ts';
+export type {
+  BatchHandler,
+  BatchOptions,
+  DeadLetterMode,
+  Handler,
+  HandlerContext,
+  HandlerOptions,
+  RecordPlace,
+} from './handlers.ts';
+export type { DelayedRetries } from './delayed-retries.ts';
 export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';
 export type { AttemptDurations } from './attempt-durations.ts';

@@ -59,7 +59,17 @@ export class Lanes<Item, Group> {
     if (lane.state === 'idle') this.#makeReady(lane);
   }
 
-  /** The next unit to run, if there is one and a place for it. To be given back by one of `finish`, `hold` and `split`. */
+  /** Puts an item at the front of its lane: it runs before what waits there. */
+  addFirst(item: Item): void {
+    const lane = this.#laneOf(item);
+    lane.items.unshift(item);
+    if (lane.state === 'idle') this.#makeReady(lane);
+  }
+
+  /**
+   * The next unit to run, if there is one and a place for it. To be given back by one of `finish`, `hold`, `replace` and
+   * `split`.
+   */
   take(): Unit<Item> | undefined {
     if (this.#running >= this.#rules.concurrency) return undefined;
     for (let lane = this.#ready.shift(); lane !== undefined; lane = this.#ready.shift()) {
@@ -97,12 +107,17 @@ export class Lanes<Item, Group> {
     }
   }
 
-  /** The unit's items are to run again one unit at a time, as `joins` now decides, before what stands behind them. */
-  split(unit: Unit<Item>): void {
+  /** The unit is done with, and others of its lane are to run before what stands behind it. */
+  replace(unit: Unit<Item>, items: readonly Item[]): void {
     const lane = this.#giveBack(unit);
     if (lane.state === 'dropped') return;
-    lane.items.unshift(...unit.items);
+    lane.items.unshift(...items);
     this.#goOn(lane);
+  }
+
+  /** The unit's items are to run again one unit at a time, as `joins` now decides, before what stands behind them. */
+  split(unit: Unit<Item>): void {
+    this.replace(unit, unit.items);
   }
 
   /** Forgets everything of a group that is not running. What runs is still to be given back. Returns what it forgot. */

@@ -34,6 +34,8 @@ export interface MembershipEvents<H extends ProgressingHolding> {
   lost(holding: H): void;
   /** A topic has appeared in the log, or has more partitions. */
   topicsChanged(): void;
+  /** An operator has changed what is parked of this group. */
+  parkedChanged(): void;
 }
 
 type MembershipSettings = Pick<
@@ -190,7 +192,8 @@ export class Membership<H extends ProgressingHolding> {
       this.#settings,
       () => this.wake(),
       (payload) => {
-        if (this.#tables.wakes(this.#settings.memberId, payload)) this.wake();
+        if (this.#tables.isOfParked(payload)) this.#events.parkedChanged();
+        else if (this.#tables.wakes(this.#settings.memberId, payload)) this.wake();
       },
     );
     this.#session = session;

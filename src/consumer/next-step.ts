@@ -1,6 +1,7 @@
 import { backoffMs, type Backoff } from '../base/backoff.ts';
 import type { AttemptResult } from './attempt.ts';
-import { errorText, type ParkNote } from './parked-messages.ts';
+import { delayMs, type DelayedRetries } from './delayed-retries.ts';
+import { errorText, type ParkNote } from './park-note.ts';
 
 /** A unit of which an attempt has failed. */
 export interface FailedUnit {
@@ -13,12 +14,17 @@ export interface FailedUnit {
   readonly failures: number;
   /** Attempts that failed before, by nobody's fault, since one that was the handler's. */
   readonly stalls: number;
+  /** Whether it stands in the order of a key. */
+  readonly isInLine: boolean;
+  /** Whether its dead letters block their keys. */
+  readonly isStrict: boolean;
 }
 
 /** How often a handler may fail, and the waits between. */
 export interface RetryPolicy {
   readonly attempts: number;
   readonly backoff: Backoff;
+  readonly delayed: DelayedRetries;
 }
 
 /** What to do about a failed attempt. */
@@ -27,12 +33,15 @@ export type NextStep =
   | { readonly step: 'retry'; readonly afterMs: number; readonly counts: boolean }
   /** Try each record of the batch alone, so that only the one that cannot be handled is set aside. */
   | { readonly step: 'split' }
-  /** Set the record aside. */
+  /** Park the record until a later attempt. */
+  | { readonly step: 'delay'; readonly note: ParkNote }
+  /** Set the record aside for good. */
   | { readonly step: 'bury'; readonly note: ParkNote };
 
 /**
  * Decides what becomes of a failed unit. What the database will get over is tried again without limit, and so is setting
- * a record aside, and the probe of an open circuit; a payload that cannot be read is never tried again; a handler has the attempts that the policy allows.
+ * a record aside, and the probe of an open circuit; a payload that cannot be read is never tried again; a handler has the
+ * attempts that the policy allows, first those at once, then the delayed ones.
  */
 export function nextStep(
   failed: Extract<AttemptResult, { result: 'failed' }>,
@@ -50,6 +59,13 @@ export function nextStep(
     return { step: 'retry', afterMs: backoffMs(attempts, policy.backoff, random), counts: true };
   }
   if (unit.size > 1) return { step: 'split' };
+  const error = errorText(failed.error);
+  const afterMs = isHopeless ? undefined : delayMs(policy.delayed, attempts - policy.attempts + 1, random);
+  if (afterMs !== undefined) {
+    const waiting = { reason: 'HANDLER_FAILED', dead: false, blocks: unit.isInLine, delayMs: afterMs } as const;
+    return { step: 'delay', note: { ...waiting, error, attempts } };
+  }
   const reason = isHopeless ? 'INVALID_PAYLOAD' : 'HANDLER_FAILED';
-  return { step: 'bury', note: { reason, dead: true, error: errorText(failed.error), attempts } };
+  const blocks = unit.isInLine && unit.isStrict;
+  return { step: 'bury', note: { reason, dead: true, blocks, error, attempts } };
 }

@@ -6,6 +6,8 @@ import { uuidV7 } from '../base/uuid.ts';
 import { requireCapability } from '../broker/capabilities.ts';
 import type { Log } from '../broker/log.ts';
 import type { CircuitRules } from './circuit.ts';
+import { NO_DELAYED_RETRIES, type DelayedRetries } from './delayed-retries.ts';
+import type { DeadLetterMode } from './handlers.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 
 /** Where handlers' transactions run: a `pg.Pool`, or whatever hands out clients as it does. */
@@ -83,11 +85,23 @@ export interface ConsumerOptions {
   readonly concurrency?: number;
   /** What happens to a record whose handler throws. What passes by itself (a lost connection, a deadlock) does not count. */
   readonly retries?: {
-    /** How often a record is tried before it becomes a dead letter. @defaultValue 3 */
+    /** How often a record is tried at once, while its key waits in memory. @defaultValue 3 */
     readonly attempts?: number;
-    /** The waits between the attempts. */
+    /** The waits between these attempts. */
     readonly backoff?: Backoff;
+    /**
+     * What follows them: one attempt after each of these waits. Meanwhile the record is parked in the database, later ones of
+     * its key line up behind it there, and everything else goes on. After the last one it is a dead letter.
+     * @defaultValue none
+     */
+    readonly delayed?: DelayedRetries;
   };
+  /**
+   * What a dead letter does to its key: `loose`, it is stepped over, so that one bad record stops nothing; `strict`, later
+   * records of the key line up behind it until an operator retries or discards it. Handlers may say otherwise for
+   * themselves. What has expired, or was to be delivered later, never blocks its key. @defaultValue 'loose'
+   */
+  readonly deadLetters?: DeadLetterMode;
   /** How long a member that says nothing keeps its partitions, in milliseconds. @defaultValue 30_000 */
   readonly leaseMs?: number;
   /** How often a member says that it is there: at most a third of `leaseMs`. @defaultValue 1_000, or a third of `leaseMs` */
@@ -140,6 +154,8 @@ export interface ConsumerSettings {
   readonly concurrency: number;
   readonly attempts: number;
   readonly backoff: Backoff;
+  readonly delayed: DelayedRetries;
+  readonly deadLetters: DeadLetterMode;
   readonly leaseMs: number;
   readonly heartbeatMs: number;
   readonly cursorIntervalMs: number;
@@ -180,6 +196,8 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     concurrency: concurrency(options),
     attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
     backoff: { ...retries.backoff },
+    delayed: delayedRetries(retries.delayed ?? NO_DELAYED_RETRIES),
+    deadLetters: oneOf('deadLetters', options.deadLetters ?? 'loose', ['strict', 'loose']),
     leaseMs,
     heartbeatMs: whole('heartbeatMs', heartbeatMs, 1, longestHeartbeatMs),
     cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? 1_000, 1),
@@ -194,6 +212,20 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
     memberId: name('memberId', options.memberId ?? uuidV7()),
     logger: options.logger ?? silentLogger,
+  };
+}
+
+function delayedRetries(given: DelayedRetries): DelayedRetries {
+  if ('delaysMs' in given) {
+    return { delaysMs: given.delaysMs.map((ms, at) => whole(`retries.delayed.delaysMs[${at}]`, ms, 0)) };
+  }
+  const { attempts, initialMs = 1_000, maxMs = 3_600_000, factor = 4 } = given;
+  if (!(factor >= 1)) throw invalid(`retries.delayed.factor is ${factor}. Expected 1 or more.`);
+  return {
+    attempts: whole('retries.delayed.attempts', attempts, 0, 1_000),
+    initialMs: whole('retries.delayed.initialMs', initialMs, 0),
+    maxMs: whole('retries.delayed.maxMs', maxMs, 0),
+    factor,
   };
 }
 

@@ -1,6 +1,6 @@
 import type { LogRecord } from '../broker/record.ts';
 import type { Allowance } from './allowance.ts';
-import type { Delivery } from './delivery.ts';
+import { isLook, type LaneItem } from './delivery.ts';
 import type { Unit } from './lanes.ts';
 import type { RateLimitSettings } from './options.ts';
 
@@ -8,9 +8,9 @@ import type { RateLimitSettings } from './options.ts';
 interface Bucket {
   readonly allowance: Allowance;
   /** Units that came too early, the first to go first. Their lanes wait. */
-  queue: Unit<Delivery>[];
+  queue: Unit<LaneItem>[];
   /** Units that were let go and have not come back for their tokens: as many as there were tokens for. */
-  readonly released: Set<Unit<Delivery>>;
+  readonly released: Set<Unit<LaneItem>>;
   isWaiting: boolean;
 }
 
@@ -27,7 +27,7 @@ const FIRST_SWEEP_AT = 1_000;
 export class RateLimits {
   readonly #limits: readonly RateLimitSettings[];
   readonly #make: AllowanceMaker;
-  readonly #resume: (units: readonly Unit<Delivery>[]) => void;
+  readonly #resume: (units: readonly Unit<LaneItem>[]) => void;
   readonly #buckets = new Map<string, Bucket>();
   #sweepAt = FIRST_SWEEP_AT;
 
@@ -35,7 +35,7 @@ export class RateLimits {
   constructor(
     limits: readonly RateLimitSettings[],
     make: AllowanceMaker,
-    resume: (units: readonly Unit<Delivery>[]) => void,
+    resume: (units: readonly Unit<LaneItem>[]) => void,
   ) {
     this.#limits = limits;
     this.#make = make;
@@ -50,9 +50,13 @@ export class RateLimits {
   }
 
   /** Whether a unit may run now: it has its tokens then. Else it is resumed later. */
-  admit(unit: Unit<Delivery>): boolean {
-    if (this.#limits.length === 0 || unit.items[0]?.task.todo !== 'handle') return true;
+  admit(unit: Unit<LaneItem>): boolean {
+    if (this.#limits.length === 0) return true;
     const costs = this.#costsOf(unit);
+    if (!isHandled(unit)) {
+      for (const bucket of costs.keys()) if (bucket.released.delete(unit)) this.#letGo(bucket);
+      return true;
+    }
     const isAdmitted = this.#passes(unit, costs);
     if (isAdmitted) for (const [bucket, count] of costs) bucket.allowance.take(count);
     for (const bucket of costs.keys()) this.#letGo(bucket);
@@ -60,7 +64,7 @@ export class RateLimits {
   }
 
   /** Forgets units that will not run. */
-  drop(isDropped: (unit: Unit<Delivery>) => boolean): void {
+  drop(isDropped: (unit: Unit<LaneItem>) => boolean): void {
     for (const bucket of this.#buckets.values()) {
       bucket.queue = bucket.queue.filter((unit) => !isDropped(unit));
       for (const unit of bucket.released) if (isDropped(unit)) bucket.released.delete(unit);
@@ -74,7 +78,7 @@ export class RateLimits {
   }
 
   /** Whether no bucket is short; else the unit stands in line. */
-  #passes(unit: Unit<Delivery>, costs: ReadonlyMap<Bucket, number>): boolean {
+  #passes(unit: Unit<LaneItem>, costs: ReadonlyMap<Bucket, number>): boolean {
     const letGo = [...costs.keys()].find(({ released }) => released.delete(unit));
     for (const [bucket, count] of costs) {
       const isNext = bucket === letGo || (bucket.queue.length === 0 && bucket.released.size === 0);
@@ -109,9 +113,11 @@ export class RateLimits {
     });
   }
 
-  #costsOf(unit: Unit<Delivery>): ReadonlyMap<Bucket, number> {
+  #costsOf(unit: Unit<LaneItem>): ReadonlyMap<Bucket, number> {
     const costs = new Map<Bucket, number>();
-    for (const { record } of unit.items) {
+    for (const item of unit.items) {
+      if (isLook(item)) continue;
+      const { record } = item;
       for (const [at, limit] of this.#limits.entries()) {
         const name = nameOf(limit, at, record);
         if (name === undefined) continue;
@@ -138,6 +144,11 @@ export class RateLimits {
     }
     this.#sweepAt = Math.max(FIRST_SWEEP_AT, 2 * this.#buckets.size);
   }
+}
+
+/** Whether a handler is to be called; what is set aside, or only looked at, costs nothing. */
+function isHandled({ items: [first] }: Unit<LaneItem>): boolean {
+  return first !== undefined && !isLook(first) && first.task.todo === 'handle';
 }
 
 /** The bucket that a record needs a token of; `undefined`: none. */

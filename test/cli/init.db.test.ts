@@ -137,7 +137,16 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ],
   ['unsay that a message is handled', 'delete from tailrace.processed_message', []],
   ['read dead letters', 'select * from tailrace.parked_message', ['consumer']],
-  ['change dead letters', 'update tailrace.parked_message set dead = false', []],
+  ['change dead letters', 'update tailrace.parked_message set dead = false', ['consumer']],
+  ['handle parked messages', 'delete from tailrace.parked_message', ['consumer']],
+  [
+    'say what was done to parked messages',
+    `insert into tailrace.parked_audit (actor, action, group_name, topic, partition, record_offset, generation, message_id, before)
+    values ('me', 'retry', 'g', 't', 0, 0, 1, gen_random_uuid(), '{}')`,
+    ['consumer'],
+  ],
+  ['unsay what was done to parked messages', 'delete from tailrace.parked_audit', []],
+  ['count attempts that a process may die of', 'update tailrace.suspect_attempt set attempts = 1', ['consumer']],
   ['make partitions for handled messages', 'select tailrace.ensure_processed_partitions(5)', ['consumer']],
   ['check an assignment', `select tailrace.assert_assignment('g', 't', 0, 1)`, ['consumer']],
   ['read migrations', 'select * from tailrace.migration', READERS],

@@ -1,13 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { nextStep, type FailedUnit } from '../../src/consumer/next-step.ts';
 
-const policy = { attempts: 3, backoff: { initialMs: 100, maxMs: 1_000, factor: 2 } };
+const policy = { attempts: 3, backoff: { initialMs: 100, maxMs: 1_000, factor: 2 }, delayed: { delaysMs: [] } };
 const unit = (changes: Partial<FailedUnit> = {}): FailedUnit => ({
   size: 1,
   isParking: false,
   isProbe: false,
   failures: 0,
   stalls: 0,
+  isInLine: true,
+  isStrict: false,
   ...changes,
 });
 const failed = (by: 'handler' | 'database' | 'payload') =>
@@ -26,6 +28,26 @@ describe('nextStep', () => {
         error: expect.stringContaining('the handler said no'),
       },
     });
+  });
+
+  it('parks it between the attempts that follow, in the order of the list', () => {
+    const delayed = { ...policy, delayed: { delaysMs: [7, 9] } };
+    const after = (failures: number, changes: Partial<FailedUnit> = {}) =>
+      nextStep(failed('handler'), unit({ failures, ...changes }), delayed, 0);
+    expect(after(1)).toMatchObject({ step: 'retry' });
+    expect(after(2)).toMatchObject({ step: 'delay', note: { delayMs: 7, attempts: 3, dead: false, blocks: true } });
+    expect(after(3)).toMatchObject({ step: 'delay', note: { delayMs: 9, attempts: 4 } });
+    expect(after(4)).toMatchObject({ step: 'bury', note: { attempts: 5, dead: true, blocks: false } });
+    expect(after(2, { isInLine: false })).toMatchObject({ note: { delayMs: 7, blocks: false } });
+    expect(after(2, { size: 2 })).toEqual({ step: 'split' });
+    expect(nextStep(failed('payload'), unit(), delayed)).toMatchObject({ step: 'bury' });
+  });
+
+  it('lets a dead letter block its key where that is wanted, and it has one', () => {
+    const last = (changes: Partial<FailedUnit>) =>
+      nextStep(failed('handler'), unit({ failures: 2, ...changes }), policy);
+    expect(last({ isStrict: true })).toMatchObject({ step: 'bury', note: { dead: true, blocks: true } });
+    expect(last({ isStrict: true, isInLine: false })).toMatchObject({ note: { dead: true, blocks: false } });
   });
 
   it('takes what the database will get over for no attempt, however often it comes', () => {

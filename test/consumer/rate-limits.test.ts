@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { Allowance } from '../../src/consumer/allowance.ts';
-import type { Delivery } from '../../src/consumer/delivery.ts';
+import type { LaneItem } from '../../src/consumer/delivery.ts';
 import type { Unit } from '../../src/consumer/lanes.ts';
 import type { RateLimitSettings } from '../../src/consumer/options.ts';
 import { largestUnit, RateLimits } from '../../src/consumer/rate-limits.ts';
@@ -36,14 +36,14 @@ class Hand implements Allowance {
   }
 }
 
-function unit(n: number, { topic = 't', key = 'k' }: { topic?: string; key?: string | null } = {}): Unit<Delivery> {
+function unit(n: number, { topic = 't', key = 'k' }: { topic?: string; key?: string | null } = {}): Unit<LaneItem> {
   const record = { topic, key, offset: BigInt(n) };
-  return { items: [{ record, task: { todo: 'handle' } }] as unknown as Delivery[], failures: 0, stalls: 0 };
+  return { items: [{ record, task: { todo: 'handle' } }] as unknown as LaneItem[], failures: 0, stalls: 0 };
 }
 
 function limitsOf(...pers: RateLimitSettings['per'][]) {
   const hands = new Map<string, Hand>();
-  const resumed: Unit<Delivery>[] = [];
+  const resumed: Unit<LaneItem>[] = [];
   const settings = pers.map((per) => ({ per, rate: 1, burst: 10, shared: false }));
   const limits = new RateLimits(
     settings,

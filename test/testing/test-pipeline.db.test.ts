@@ -1,6 +1,5 @@
-import { once } from 'node:events';
 import pg from 'pg';
-import { describe, expect, inject, it } from 'vitest';
+import { describe, expect, inject, it, vi } from 'vitest';
 import { createConsumer } from '../../src/consumer/consumer.ts';
 import { defineEvent } from '../../src/message/definition.ts';
 import {
@@ -109,9 +108,10 @@ describe('drained', () => {
     await consumer.start();
     await pipeline.publish(counted(1));
     await first.entered;
-    const asked = once(pipeline.pool, 'release'); // the only query under way is the one that drained begins with
+    const queries = vi.spyOn(pipeline.pool, 'query');
     const drained = pipeline.drained(patiently);
-    await asked;
+    await vi.waitUntil(() => queries.mock.results.length > 0, { timeout: 60_000 });
+    await queries.mock.results[0]?.value; // the one that drained begins with
     first.open();
     await second.entered;
     await drained;
