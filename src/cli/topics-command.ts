@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander';
 import type pg from 'pg';
-import { postgresLog, type PostgresLog } from '../broker/postgres/index.ts';
+import { postgresLog, type PostgresLog, type TopicSettings } from '../broker/postgres/index.ts';
 import { isTailraceError } from '../base/errors.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { databaseFailure, withClient } from './database-client.ts';
@@ -8,11 +8,17 @@ import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts
 import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { bytesOrNone, durationOrNone, showBytes, showDuration } from './quantities.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
 import { wholeNumber } from './whole-number.ts';
 
-interface CreateOptions extends DatabaseOptions {
+interface RetentionOptions extends DatabaseOptions {
+  readonly retention?: number | null;
+  readonly retentionBytes?: number | null;
+}
+
+interface CreateOptions extends RetentionOptions {
   readonly partitions: number;
 }
 
@@ -21,8 +27,8 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
   const topics = program
     .command('topics')
     .helpCommand(false)
-    .summary('list topics, create one, or add partitions')
-    .description('Lists topics, creates one, or gives one more partitions.')
+    .summary('list topics, create one, change what it keeps, or add partitions')
+    .description('Lists topics, creates one, changes what it keeps, or gives it more partitions.')
     .addHelpText('after', defaultCommandHelp('tailrace topics list'));
   withDatabaseOptions(topics.command('list', { isDefault: true }))
     .summary('partitions, offsets and sizes')
@@ -31,7 +37,7 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
     )
     .addHelpText('after', exampleHelp('tailrace topics', 'tailrace topics list --json'))
     .action((options: DatabaseOptions) => runList(options, terminal));
-  withDatabaseOptions(topics.command('create'))
+  withRetentionOptions(withDatabaseOptions(topics.command('create')))
     .summary('create a topic ahead of its first message')
     .description(
       'Creates a topic ahead of its first message. The number of partitions bounds how many members of a group share the work.',
@@ -42,21 +48,54 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
         wholeNumber(1, 10_000),
       ),
     )
-    .addHelpText('after', exampleHelp('tailrace topics create orders --partitions 16'))
+    .addHelpText(
+      'after',
+      exampleHelp('tailrace topics create orders --partitions 16', 'tailrace topics create clicks --retention 7d'),
+    )
     .action((topic: string, options: CreateOptions) => runCreate(topic, options, terminal));
-  withDatabaseOptions(topics.command('alter'))
-    .summary('give a topic more partitions while it is used')
+  const alter = withRetentionOptions(withDatabaseOptions(topics.command('alter')));
+  let asksForPartitions = false; // the option has a value in any case: that of the config
+  alter.on('option:partitions', () => (asksForPartitions = true));
+  alter
+    .summary('change what a topic keeps, or give it more partitions')
     .description(
-      'Gives a topic more partitions while relays and consumers run. Messages of a key stay in order: a group reads an added partition once it has come to where the others ended at the change. Partitions cannot be removed.',
+      'Changes what a topic keeps: what it keeps no longer is removed by the relay within minutes, and is gone for good. Or gives a topic more partitions while relays and consumers run. Messages of a key stay in order: a group reads an added partition once it has come to where the others ended at the change. Partitions cannot be removed.',
     )
     .argument('<topic>', 'its name')
     .addOption(
-      new Option('--partitions <n>', 'how many it is to have in all: more than now')
-        .argParser(wholeNumber(1, 10_000))
-        .makeOptionMandatory(),
+      new Option('--partitions <n>', 'how many it is to have in all: more than now').argParser(wholeNumber(1, 10_000)),
     )
-    .addHelpText('after', exampleHelp('tailrace topics alter orders --partitions 32'))
-    .action((topic: string, options: CreateOptions) => runAlter(topic, options, terminal));
+    .addHelpText(
+      'after',
+      exampleHelp(
+        'tailrace topics alter orders --partitions 32',
+        'tailrace topics alter clicks --retention 7d --retention-bytes 10GB',
+      ),
+    )
+    .action((topic: string, { partitions, ...options }: CreateOptions) =>
+      runAlter(topic, { ...options, partitions: asksForPartitions ? partitions : undefined }, terminal),
+    );
+}
+
+function withRetentionOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('--retention <time>', 'keep records for so long, as in 7d, or none for ever').argParser(
+        durationOrNone,
+      ),
+    )
+    .addOption(
+      new Option(
+        '--retention-bytes <size>',
+        'keep about so many bytes in each partition, as in 10GB, or none',
+      ).argParser(bytesOrNone),
+    );
+}
+
+/** Where none of the options was given, there is nothing to change. */
+function settingsOf({ retention, retentionBytes }: Omit<RetentionOptions, 'schema'>): TopicSettings | undefined {
+  const settings = { retentionMs: retention, retentionBytes };
+  return Object.values(settings).every((value) => value === undefined) ? undefined : settings;
 }
 
 interface PartitionRow {
@@ -77,7 +116,7 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
 async function readPartitions(client: pg.Client, schema: string): Promise<PartitionRow[]> {
   const quoted = quoteSchema(schema);
   const { rows } = await client.query<PartitionRow>(
-    `select p.topic, p.partition, coalesce(first.base, 0)::text as start, coalesce(last.base + last.count, 0)::text as end,
+    `select p.topic, p.partition, greatest(p.start, first.base)::text as start, coalesce(last.base + last.count, 0)::text as end,
         last.appended_at as last_append
       from ${quoted}.log_partition p
       left join lateral (select base from ${quoted}.log_entry where partition = p.id order by base limit 1) first on true
@@ -127,7 +166,7 @@ async function runCreate(
   { schema, partitions, ...options }: CreateOptions,
   terminal: Terminal,
 ): Promise<void> {
-  await withLog({ schema, ...options }, terminal, (log) => log.createTopic(topic, partitions));
+  await withLog({ schema, ...options }, terminal, (log) => log.createTopic(topic, partitions, settingsOf(options)));
   const report = { schema, topic, partitions };
   terminal.out(
     options.json === true
@@ -137,6 +176,19 @@ async function runCreate(
 }
 
 async function runAlter(
+  topic: string,
+  { schema, partitions, ...options }: Omit<CreateOptions, 'partitions'> & { readonly partitions: number | undefined },
+  terminal: Terminal,
+): Promise<void> {
+  const settings = settingsOf(options);
+  if (settings === undefined && partitions === undefined) {
+    throw usageFailure('There is nothing to change: name --partitions, --retention or --retention-bytes.');
+  }
+  if (settings !== undefined) await runAlterKept(topic, settings, { schema, ...options }, terminal);
+  if (partitions !== undefined) await runGrow(topic, { schema, partitions, ...options }, terminal);
+}
+
+async function runGrow(
   topic: string,
   { schema, partitions, ...options }: CreateOptions,
   terminal: Terminal,
@@ -167,4 +219,43 @@ async function withLog<Result>(
     if (isTailraceError(error, 'INVALID_TOPIC')) throw usageFailure(error.message);
     throw databaseFailure(error, url, schema);
   }
+}
+
+async function runAlterKept(
+  topic: string,
+  settings: TopicSettings,
+  { schema, ...options }: DatabaseOptions,
+  terminal: Terminal,
+): Promise<void> {
+  await withLog({ schema, ...options }, terminal, (log) => log.alterTopic(topic, settings));
+  const url = databaseUrl(options.databaseUrl, terminal);
+  const kept = await withClient({ url, schema, command: 'topics' }, (client) => readKept(client, schema, topic));
+  terminal.out(
+    options.json === true
+      ? `${JSON.stringify({ schema, topic, ...kept })}\n`
+      : `The topic ${topic} keeps ${showKept(kept)}.\n`,
+  );
+}
+
+/** What a topic keeps; null: without a limit. */
+interface Kept {
+  readonly retentionMs: number | null;
+  readonly retentionBytes: number | null;
+}
+
+async function readKept(client: pg.Client, schema: string, topic: string): Promise<Kept> {
+  const { rows } = await client.query<Kept>(
+    `select retention_ms::float8 as "retentionMs", retention_bytes::float8 as "retentionBytes"
+      from ${quoteSchema(schema)}.log_topic where name = $1`,
+    [topic],
+  );
+  return rows[0] ?? { retentionMs: null, retentionBytes: null };
+}
+
+function showKept({ retentionMs, retentionBytes }: Kept): string {
+  const limits = [
+    ...(retentionMs === null ? [] : [`for ${showDuration(retentionMs)}`]),
+    ...(retentionBytes === null ? [] : [`up to ${showBytes(retentionBytes)} in each partition`]),
+  ];
+  return `its records ${limits.length === 0 ? 'for ever' : limits.join(' and ')}`;
 }

@@ -1,9 +1,11 @@
+import type { TailraceError } from '../../base/errors.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import type { MessageKind } from '../../message/message.ts';
 import { beyondEnd, removed } from '../checks.ts';
 import type { FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import type { FetchRow } from './fetch-statement.ts';
+import { sizeOf, unpackRecords, type PackedRecord } from './packed-entry.ts';
 
 /** A place in the log that names an outbox row which the reader's snapshot does not see. */
 export interface MissingRow {
@@ -21,6 +23,14 @@ export interface FetchPass {
   readonly records: LogRecord[];
   /** The positions that could not be read at all for now, since their very first row is missing. */
   readonly blocked: MissingRow[];
+  /** Where positions go on that came upon offsets without a record only: by their place among the positions. */
+  readonly moved: ReadonlyMap<number, FetchPosition>;
+}
+
+/** What a fetch may bring. */
+export interface FetchLimits {
+  readonly maxRecords: number;
+  readonly maxBytes: number;
 }
 
 /**
@@ -28,20 +38,39 @@ export interface FetchPass {
  * never skips one.
  *
  * @param positions in the order that the statement was given.
- * @throws TailraceError `OFFSET_OUT_OF_RANGE`.
+ * @throws TailraceError `OFFSET_OUT_OF_RANGE`, `CORRUPT_ENTRY`.
  */
-export function readRows(rows: readonly FetchRow[], positions: readonly FetchPosition[]): FetchPass {
-  const readings = positions.map((position) => new Reading(position));
+export function readRows(
+  rows: readonly FetchRow[],
+  positions: readonly FetchPosition[],
+  limits: FetchLimits,
+): FetchPass {
+  const readings = positions.map((position) => new Reading(position, limits.maxBytes));
   for (const row of rows) {
     const reading = readings[Number(row[0]) - 1];
     if (reading === undefined)
       throw new RangeError(`The server answered for position ${row[0]} of ${positions.length}.`);
     reading.add(row);
   }
+  const moved = new Map(readings.flatMap(({ movedTo }, n) => (movedTo === undefined ? [] : [[n, movedTo] as const])));
+  const found = readings.reduce((sum, { records }) => sum + records.length, 0);
+  if (found > limits.maxRecords) cut(readings, limits.maxRecords);
   return {
     records: readings.flatMap(({ records }) => records),
     blocked: readings.flatMap(({ blocked }) => blocked ?? []),
+    moved,
   };
+}
+
+/** Packed entries come whole. Leaves the first records of each position, as many of one as of any other that has as many. */
+function cut(readings: readonly Reading[], maxRecords: number): void {
+  let [room, others] = [maxRecords, readings.length];
+  for (const { records } of [...readings].sort((a, b) => a.records.length - b.records.length)) {
+    const share = Math.ceil(room / others);
+    records.length = Math.min(records.length, share);
+    room -= records.length;
+    others -= 1;
+  }
 }
 
 /** What was read from one position on. */
@@ -49,24 +78,60 @@ class Reading {
   readonly records: LogRecord[] = [];
   blocked: MissingRow | undefined;
   readonly #position: FetchPosition;
+  readonly #maxBytes: number;
+  /** The offset that comes next, whether it has a record or not. */
+  #next: bigint;
   #stopped = false;
 
-  constructor(position: FetchPosition) {
+  constructor(position: FetchPosition, maxBytes: number) {
     this.#position = position;
+    this.#maxBytes = maxBytes;
+    this.#next = position.offset;
+  }
+
+  get movedTo(): FetchPosition | undefined {
+    if (this.records.length > 0 || this.#next === this.#position.offset) return undefined;
+    return { ...this.#position, offset: this.#next };
   }
 
   add(row: FetchRow): void {
     const [, n, id, messageId] = row;
+    const packed = row[17];
     if (this.#stopped) return;
-    if (id === null) throw beyondEnd(this.#position, this.#position.offset - BigInt(n));
-    if (Number(n) !== this.records.length) throw removed(this.#position, this.#position.offset + BigInt(n));
+    if (packed !== null) {
+      this.#unpack(packed, { base: BigInt(row[15] ?? 0), count: BigInt(row[16] ?? 0) });
+      return;
+    }
+    if (id === null) throw notThere(this.#position, BigInt(n));
+    if (this.#position.offset + BigInt(n) !== this.#next)
+      throw removed(this.#position, this.#position.offset + BigInt(n));
     if (messageId === null) this.#stop(id, row);
-    else this.records.push(recordOf(row, messageId, this.#position, this.#position.offset + BigInt(n)));
+    else {
+      this.records.push(recordOf(row, messageId, this.#position, this.#next));
+      this.#next += 1n;
+    }
+  }
+
+  #unpack(base64: string, span: { readonly base: bigint; readonly count: bigint }): void {
+    if (span.base > this.#next) throw removed(this.#position, span.base);
+    const { topic, partition, offset: first } = this.#position;
+    let bytes = 0;
+    for (const packed of unpackRecords(Buffer.from(base64, 'base64'), span)) {
+      if (packed.offset < first) continue;
+      bytes += sizeOf(packed);
+      // Of an entry that is larger than a fetch may be, as many as fit; the statement lets nothing follow it.
+      if (bytes > this.#maxBytes && this.records.length > 0) {
+        this.#stopped = true;
+        return;
+      }
+      this.records.push(recordOfPacked(packed, topic, partition));
+    }
+    this.#next = span.base + span.count;
   }
 
   #stop(id: string, row: FetchRow): void {
     this.#stopped = true;
-    if (this.records.length > 0) return;
+    if (this.records.length > 0 || this.#next !== this.#position.offset) return;
     this.blocked = { ...this.#position, id, snapshot: { xmin: BigInt(row[11] ?? 0), xmax: BigInt(row[12] ?? 0) } };
   }
 }
@@ -84,15 +149,57 @@ function recordOf(row: FetchRow, messageId: string, { topic, partition }: FetchP
     headers: decodeHeaders(headers),
     payload,
     payloadBytes: payloadHex === null ? null : Buffer.from(payloadHex, 'hex'),
-    occurredAt: new Date(Math.round(Number(occurredAtMs))),
+    ...timesOf(Number(occurredAtMs), numberOf(expiresAtMs), numberOf(deliverAtMs)),
+  };
+}
+
+/** The same as {@link recordOf} makes of its row: a time in seconds becomes milliseconds by the server's own steps. */
+function recordOfPacked(packed: PackedRecord, topic: string, partition: number): LogRecord {
+  const { offset, messageId, kind, type, key, headers, payload, payloadBytes } = packed;
+  return {
+    topic,
+    partition,
+    offset,
+    messageId,
+    kind: kind as MessageKind,
+    type,
+    key,
+    headers: decodeHeaders(headers),
+    payload,
+    payloadBytes,
+    ...timesOf(msOf(packed.occurredAt), msOf(packed.expiresAt), msOf(packed.deliverAt)),
+  };
+}
+
+function timesOf(
+  occurredAtMs: number | null,
+  expiresAtMs: number | null,
+  deliverAtMs: number | null,
+): Pick<LogRecord, 'occurredAt' | 'expiresAt' | 'deliverAt'> {
+  return {
+    occurredAt: new Date(Math.round(occurredAtMs ?? 0)),
     ...(expiresAtMs !== null && { expiresAt: dateNotBefore(expiresAtMs) }),
     ...(deliverAtMs !== null && { deliverAt: dateNotBefore(deliverAtMs) }),
   };
 }
 
+function numberOf(text: string | null): number | null {
+  return text === null ? null : Number(text);
+}
+
+function msOf(seconds: string | null): number | null {
+  return seconds === null ? null : Number(seconds) * 1_000;
+}
+
 const YEAR_9999_MS = Date.UTC(9999, 11, 31);
 
 /** Postgres counts microseconds: rounded up, a time is never too early. It also knows infinity. */
-function dateNotBefore(ms: string): Date {
-  return new Date(Math.max(-YEAR_9999_MS, Math.min(YEAR_9999_MS, Math.ceil(Number(ms)))));
+function dateNotBefore(ms: number): Date {
+  return new Date(Math.max(-YEAR_9999_MS, Math.min(YEAR_9999_MS, Math.ceil(ms))));
+}
+
+/** @param by how far the position lies beyond the end, or, negative, before the start. */
+function notThere(position: FetchPosition, by: bigint): TailraceError {
+  const there = position.offset - by;
+  return by < 0n ? removed(position, there) : beyondEnd(position, there);
 }

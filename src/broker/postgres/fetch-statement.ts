@@ -4,8 +4,9 @@
  * budgets are spent, by `n`, then `i`: so every position gets as much as any other that has as much, and what is cut off are
  * the last records of each.
  *
- * A row without `message_id` names an outbox row that this snapshot does not see. A row without `id` says that the position
- * lies beyond the end of its partition, by `n`.
+ * A packed entry is one row, with its first wanted offset as `n`; its bytes count as a whole. A row without `message_id` and
+ * `packed` names an outbox row that this snapshot does not see. A row without `id` and `packed` says that the position lies
+ * beyond the end of its partition, by `n`, or before its start, by `-n`.
  *
  * - `share`: how many records of each position are enough to fill the most records, since short ones leave room for
  *   long ones. Of positions in ascending order of what they have, it is the largest (room left) / (positions left).
@@ -19,7 +20,8 @@
 export function fetchSql(schema: string): string {
   return `with wanted as materialized (
       select w.i, w.partition, w.start, coalesce((select e.base + e.count from ${schema}.log_entry e
-        where e.partition = w.partition order by e.base desc limit 1), 0) as ending
+        where e.partition = w.partition order by e.base desc limit 1), 0) as ending,
+        coalesce((select p.start from ${schema}.log_partition p where p.id = w.partition), 0) as beginning
       from unnest($1::int[], $2::bigint[]) with ordinality w (partition, start, i)
     ), share as materialized (
       select greatest(1, max(($3::int - taken) / others))::bigint as n
@@ -27,22 +29,32 @@ export function fetchSql(schema: string): string {
             rows between unbounded preceding and 1 preceding), 0))::bigint as taken,
           count(*) over () + 1 - row_number() over (order by available, i) as others
         from (select i, greatest(ending - start, 0) as available from wanted) a) b
-    ), named as materialized (
-      (select w.i, greatest(w.start, e.base) + x.nth - 1 - w.start as n, x.id
+    ), entry as materialized (
+      select w.i, w.start, w.start + share.n as till, e.*
         from wanted w
         cross join share
-        cross join lateral (select e.base, e.count, e.ids from ${schema}.log_entry e where e.partition = w.partition
+        cross join lateral (select e.base, e.count, e.ids, e.packed, e.bytes
+          from ${schema}.log_entry e where e.partition = w.partition
           and e.base >= coalesce((select b.base from ${schema}.log_entry b
             where b.partition = w.partition and b.base <= w.start order by b.base desc limit 1), 0)
           and e.base < w.start + share.n offset 0) e
-        cross join lateral unnest(e.ids[greatest(w.start - e.base, 0) + 1 : least(e.count, w.start + share.n - e.base)])
+        where w.start >= w.beginning
+    ), named as materialized (
+      (select e.i, greatest(e.start, e.base) + x.nth - 1 - e.start as n, x.id,
+          null::bytea as packed, null::bigint as bytes, null::bigint as base, null::int as count
+        from entry e
+        cross join lateral unnest(e.ids[greatest(e.start - e.base, 0) + 1 : least(e.count, e.till - e.base)])
           with ordinality x (id, nth)
-        order by n, w.i limit $3)
+        order by n, e.i limit $3)
       union all
-      select i, start - ending, null from wanted where start > ending
+      select i, greatest(base - start, 0), null, packed, bytes, base, count from entry where packed is not null
+      union all
+      select i, start - ending, null, null, null, null, null from wanted where start > ending
+      union all
+      select i, start - beginning, null, null, null, null, null from wanted where start < beginning
     ), found as (
-      select named.i, named.n, named.id, o.*,
-        sum(o.size) over (order by named.n, named.i rows unbounded preceding) as total
+      select named.i, named.n, named.id, named.packed, named.base, named.count, o.*, coalesce(o.size, named.bytes) as weight,
+        sum(coalesce(o.size, named.bytes)) over (order by named.n, named.i rows unbounded preceding) as total
       from named full join (
         select position, message_id, kind, type, key, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at,
           coalesce(octet_length(payload::text), octet_length(payload_bytes)) + octet_length(headers::text)
@@ -54,10 +66,11 @@ export function fetchSql(schema: string): string {
     )
     select i, n, id, message_id, kind, type, key, headers, payload, encode(payload_bytes, 'hex'),
       date_part('epoch', occurred_at) * 1000,
-      case when position is null then pg_snapshot_xmin(pg_current_snapshot()) end,
-      case when position is null then pg_snapshot_xmax(pg_current_snapshot()) end,
-      date_part('epoch', expires_at) * 1000, date_part('epoch', deliver_at) * 1000
-    from found where position is null or total <= $4::bigint or total = size order by n, i`;
+      case when weight is null then pg_snapshot_xmin(pg_current_snapshot()) end,
+      case when weight is null then pg_snapshot_xmax(pg_current_snapshot()) end,
+      date_part('epoch', expires_at) * 1000, date_part('epoch', deliver_at) * 1000,
+      base, count, encode(packed, 'base64')
+    from found where weight is null or total <= $4::bigint or total = weight order by n, i`;
 }
 
 /** The columns of a row, in order. */
@@ -77,4 +90,7 @@ export type FetchRow = readonly [
   snapshotXmax: string | null,
   expiresAtMs: string | null,
   deliverAtMs: string | null,
+  packedBase: string | null,
+  packedCount: string | null,
+  packedBase64: string | null,
 ];

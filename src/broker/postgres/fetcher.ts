@@ -58,7 +58,7 @@ export class Fetcher {
   async #fetchOrWait(asked: Asked, bounds: FetchBounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
     const deadlineMs = performance.now() + bounds.maxWaitMs;
     for (let lookMs = FIRST_LOOK_MS; !abort.aborted;) {
-      const { records, blocked } = await this.#pass(asked, bounds);
+      const { records, blocked } = await this.#read(asked, bounds);
       const leftMs = deadlineMs - performance.now();
       if (records.length > 0 || leftMs <= 0) return records;
       const delayMs = blocked.length > 0 ? lookMs : this.#parts.wakeUps.pollDelayMs();
@@ -79,8 +79,26 @@ export class Fetcher {
     return targets;
   }
 
+  /** One round trip, and more only for positions at which a compacted topic has no records for a while. */
+  async #read(asked: Asked, bounds: FetchBounds): Promise<Pick<FetchPass, 'records' | 'blocked'>> {
+    const first = await this.#pass(asked, bounds);
+    const { records, blocked } = first;
+    for (let moved = first.moved; moved.size > 0 && records.length < bounds.maxRecords;) {
+      const targets = [...moved].map(([id, position]) => ({ id, position }));
+      const next = await this.#pass(
+        { ...asked, targets },
+        { ...bounds, maxRecords: bounds.maxRecords - records.length },
+      );
+      records.push(...next.records);
+      blocked.push(...next.blocked);
+      moved = next.moved;
+    }
+    return { records, blocked };
+  }
+
+  /** `moved` is by the numbers of partitions. */
   async #pass({ targets, cluster }: Asked, bounds: FetchBounds): Promise<FetchPass> {
-    if (targets.length === 0) return { records: [], blocked: [] };
+    if (targets.length === 0) return { records: [], blocked: [], moved: new Map() };
     const turned = rotated(targets, Math.random());
     const ids = turned.map(({ id }) => id);
     const offsets = turned.map(({ position }) => position.offset);
@@ -90,10 +108,11 @@ export class Fetcher {
     const pass = readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),
+      bounds,
     );
     const gone = pass.blocked.find((row) => this.#missing.isGone(row, performance.now()));
     if (gone !== undefined) throw danglingEntry(gone, this.#parts.quotedSchema);
     if (pass.records.length > 0) this.#parts.wakeUps.noteNews();
-    return pass;
+    return { ...pass, moved: new Map([...pass.moved].map(([n, position]) => [ids[n] ?? 0, position])) };
   }
 }

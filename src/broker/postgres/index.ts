@@ -1,6 +1,8 @@
 export { postgresLog, type PostgresLog } from './postgres-log.ts';
+export type { MaintenanceOptions } from './maintenance/maintenance.ts';
 export type { PostgresLogOptions } from './options.ts';
 export type { LogCapability } from '../capabilities.ts';
+export type { TopicSettings } from './topics.ts';
 export type {
   Append,
   FetchOptions,

@@ -11,6 +11,7 @@ import { LeaseKeeper, leftBehind, takenOver } from './lease-keeper.ts';
 import { LeaseTable, type AskedOfHolder } from './lease.ts';
 import { explain, PLAN_SETTINGS, type ReadPool } from './read-pool.ts';
 import { ASKED } from './requests.ts';
+import { Maintenance, type ResolvedMaintenance } from './maintenance/maintenance.ts';
 import { retrying } from './retry.ts';
 import { Session } from './session.ts';
 import { Topics } from './topics.ts';
@@ -24,6 +25,7 @@ export interface OpenWriterContext {
   readonly quotedSchema: string;
   readonly partitions: number;
   readonly createTopics: boolean;
+  readonly maintenance: ResolvedMaintenance | undefined;
   readonly logger: Logger;
   readonly pool: ReadPool;
   /** Called with the numbers of the partitions that grew. */
@@ -103,6 +105,8 @@ async function takeAndBuild(
     const asked = await retrying(() => table.readAsked(session, epoch), retry);
     if (asked === undefined) throw takenOver();
     logger.info({ holder: options.holder, epoch, seq: end.seq }, 'took the right to append to the log');
+    const maintenance =
+      context.maintenance && new Maintenance({ ...context.maintenance, schema, logger, holder: options.holder });
     const writer = new PostgresLogWriter({
       ...context,
       topics: new Topics(pool, quotedSchema), // not older than the layout in `asked`
@@ -117,6 +121,7 @@ async function takeAndBuild(
       partitionsOfNewTopics: context.createTopics ? context.partitions : undefined,
       onReleased: async () => {
         context.onReleased(writer);
+        await maintenance?.stop();
         await giveUp();
         await tables.settled();
       },
@@ -125,6 +130,8 @@ async function takeAndBuild(
       if (writer.requests.note(found)) options.onAsked?.();
     };
     told.onAsked = () => keeper.renewNow();
+    maintenance?.start();
+    keeper.signal.addEventListener('abort', () => void maintenance?.stop(), { once: true });
     return writer;
   } catch (error) {
     await keeper.stop();

@@ -1,5 +1,6 @@
 import { silentLogger, type Logger } from '../../base/logger.ts';
 import { LONGEST_TIMER_MS } from '../../base/signal.ts';
+import type { MaintenanceOptions, ResolvedMaintenance } from './maintenance/maintenance.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../../postgres/schema-name.ts';
 import { assertPartitions, invalid } from '../checks.ts';
 
@@ -27,6 +28,11 @@ export interface PostgresLogOptions {
     /** The longest interval. @defaultValue 1_000 */
     readonly maxMs?: number;
   };
+  /**
+   * Whoever holds the right to append looks after the log too: removes what retention does not keep, and partitions of the
+   * outbox whose time is over. `false`: somebody else does, by `tailrace maintain`.
+   */
+  readonly maintenance?: MaintenanceOptions | false;
   /** @defaultValue says nothing */
   readonly logger?: Logger;
 }
@@ -41,6 +47,7 @@ export interface ResolvedOptions {
   readonly createTopics: boolean;
   readonly pollMinMs: number;
   readonly pollMaxMs: number;
+  readonly maintenance: ResolvedMaintenance | undefined;
   readonly logger: Logger;
 }
 
@@ -64,6 +71,22 @@ export function resolveOptions(options: PostgresLogOptions): ResolvedOptions {
     createTopics,
     pollMinMs,
     pollMaxMs,
+    maintenance: options.maintenance === false ? undefined : maintenanceOf(options.maintenance ?? {}, connectionString),
     logger,
   };
+}
+
+/** @throws TailraceError `INVALID_OPTION`. */
+export function maintenanceOf(options: MaintenanceOptions, connectionString: string): ResolvedMaintenance {
+  const { databaseUrl = connectionString, intervalMs = 60_000, keepOutboxMs = DAY_MS } = options;
+  assertMs('maintenance.intervalMs', intervalMs, 10);
+  assertMs('maintenance.keepOutboxMs', keepOutboxMs, 0);
+  return { databaseUrl, intervalMs, keepOutboxMs };
+}
+
+const DAY_MS = 24 * 3600 * 1000;
+
+function assertMs(name: string, ms: number, least: number): void {
+  if (Number.isInteger(ms) && ms >= least && ms <= LONGEST_TIMER_MS) return;
+  throw invalid(name, String(ms), `a whole number of milliseconds, ${least} to ${LONGEST_TIMER_MS}`);
 }

@@ -16,10 +16,11 @@ import type {
 import type { LogRecord } from '../record.ts';
 import { channelOf } from './channels.ts';
 import { Fetcher } from './fetcher.ts';
+import { offsetAt, offsetsAtSql } from './offsets-at.ts';
 import { openWriter } from './open-writer.ts';
 import { resolveOptions, type PostgresLogOptions, type ResolvedOptions } from './options.ts';
 import { ReadPool } from './read-pool.ts';
-import { Topics } from './topics.ts';
+import { Topics, type TopicSettings } from './topics.ts';
 import { WakeUps } from './wake-ups.ts';
 
 /** The home log in Postgres. */
@@ -27,9 +28,10 @@ export interface PostgresLog extends HomeLog {
   /**
    * Creates a topic, ahead of its first message. Does nothing if it exists with as many partitions.
    *
-   * @throws TailraceError `INVALID_TOPIC`; `INVALID_OPTION`: not 1 to 10,000 partitions, or it exists with another number.
+   * @throws TailraceError `INVALID_TOPIC`; `INVALID_OPTION`: not 1 to 10,000 partitions, it exists with another number, or a
+   * setting that cannot be.
    */
-  createTopic(name: string, partitions: number): Promise<void>;
+  createTopic(name: string, partitions: number, settings?: TopicSettings): Promise<void>;
   /**
    * Gives a topic more partitions, up to `partitions` in all, while relays and consumers run. Records of a key stay in
    * order: the change comes between two appends, and a group reads an added partition only after it has come, in all
@@ -38,6 +40,12 @@ export interface PostgresLog extends HomeLog {
    * @throws TailraceError `UNKNOWN_TOPIC`; `INVALID_OPTION`: not up to 10,000, or not more than the topic has.
    */
   addPartitions(name: string, partitions: number): Promise<void>;
+  /**
+   * Changes what a topic keeps. What is to be removed leaves with the next round of maintenance.
+   *
+   * @throws TailraceError `UNKNOWN_TOPIC`, `INVALID_OPTION`.
+   */
+  alterTopic(name: string, settings: TopicSettings): Promise<void>;
 }
 
 /**
@@ -88,7 +96,7 @@ class PostgresHomeLog implements PostgresLog {
     this.#assertOpen();
     const rows = await this.#pool.query(
       `select p.partition,
-          coalesce((select e.base from ${this.#entry} e where e.partition = p.id order by e.base limit 1), 0),
+          greatest(p.start, (select e.base from ${this.#entry} e where e.partition = p.id order by e.base limit 1)),
           coalesce((select e.base + e.count from ${this.#entry} e where e.partition = p.id order by e.base desc limit 1), 0),
           (select array_to_string(g.switch_offsets, ',') from ${this.#options.quotedSchema}.log_topic_growth g
             where g.topic = p.topic and g.partitions_before <= p.partition order by g.partitions_before desc limit 1)
@@ -106,8 +114,8 @@ class PostgresHomeLog implements PostgresLog {
   async offsetsAt(topic: string, time: Date): Promise<FetchPosition[]> {
     this.#assertOpen();
     assertTime(time);
-    const rows = await this.#pool.query(offsetsAtSql(this.#entry, this.#partition), [topic, time.toISOString()]);
-    return rows.map(([partition, offset]) => ({ topic, partition: Number(partition), offset: BigInt(offset ?? 0) }));
+    const rows = await this.#pool.query(offsetsAtSql(this.#options.quotedSchema), [topic, time.toISOString()]);
+    return rows.map((row) => offsetAt(topic, time, row));
   }
 
   async fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]> {
@@ -130,11 +138,18 @@ class PostgresHomeLog implements PostgresLog {
     }));
   }
 
-  async createTopic(name: string, partitions: number): Promise<void> {
+  async createTopic(name: string, partitions: number, settings?: TopicSettings): Promise<void> {
     this.#assertOpen();
     const ids = await this.#topics.ensure(name, partitions);
-    if (ids.length === partitions) return;
-    throw invalid('partitions', String(partitions), `${ids.length}: the topic ${name} exists with that number`);
+    if (ids.length !== partitions) {
+      throw invalid('partitions', String(partitions), `${ids.length}: the topic ${name} exists with that number`);
+    }
+    if (settings !== undefined) await this.#topics.configure(name, settings);
+  }
+
+  async alterTopic(name: string, settings: TopicSettings): Promise<void> {
+    this.#assertOpen();
+    await this.#topics.configure(name, settings);
   }
 
   async addPartitions(name: string, partitions: number): Promise<void> {
@@ -188,26 +203,4 @@ const SHORTEST_LEASE_MS = 100;
 function assertLeaseMs(leaseMs: number): void {
   if (leaseMs >= SHORTEST_LEASE_MS && leaseMs <= LONGEST_TIMER_MS) return;
   throw invalid('leaseMs', String(leaseMs), `${SHORTEST_LEASE_MS} to ${LONGEST_TIMER_MS} milliseconds`);
-}
-
-/**
- * Halves, in each partition, the range in which the answer lies, by the entry in its middle; entries are in the order of
- * `appended_at`. `low` is always the end of an entry before the time (or the start), `high` the base of one at it or later
- * (or the end).
- */
-function offsetsAtSql(entry: string, partition: string): string {
-  return `with recursive range (partition, id, low, high) as (
-      select p.partition, p.id,
-        coalesce((select e.base from ${entry} e where e.partition = p.id order by e.base limit 1), 0),
-        coalesce((select e.base + e.count from ${entry} e where e.partition = p.id order by e.base desc limit 1), 0)
-      from ${partition} p where p.topic = $1
-    union all
-      select r.partition, r.id, case when e.appended_at < $2 then e.base + e.count else r.low end,
-        case when e.appended_at < $2 then r.high else e.base end
-      from range r
-      cross join lateral (select base, count, appended_at from ${entry}
-        where partition = r.id and base <= (r.low + r.high) / 2 order by base desc limit 1) e
-      where r.low < r.high
-    )
-    select partition, high from range where low >= high order by partition`;
 }

@@ -6,6 +6,19 @@ import type { ReadPool } from './read-pool.ts';
 /** The numbers by which the entries of a topic's partitions are kept: partition n has `ids[n]`. */
 export type PartitionIds = readonly number[];
 
+/** What a topic keeps. `undefined` leaves a setting as it is. */
+export interface TopicSettings {
+  /** Records are removed so long after they were appended, in milliseconds; `null`: never. */
+  readonly retentionMs?: number | null | undefined;
+  /**
+   * In each partition the oldest records are removed while the others hold as many bytes of messages, as they were written;
+   * `null`: none are. Up to a sixteenth more stays.
+   */
+  readonly retentionBytes?: number | null | undefined;
+  /** Whether only the last record of each key is kept, behind the newest ones. Offsets keep their numbers, with gaps between. */
+  readonly compact?: boolean | undefined;
+}
+
 /**
  * The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics and
  * partitions do not go away. Partitions that were added since are seen by `load`.
@@ -120,6 +133,25 @@ export class Topics {
     return ids;
   }
 
+  /**
+   * Sets what a topic keeps.
+   *
+   * @throws TailraceError `UNKNOWN_TOPIC`, `INVALID_OPTION`.
+   */
+  async configure(topic: string, { retentionMs, retentionBytes, compact }: TopicSettings): Promise<void> {
+    assertLimit('retentionMs', retentionMs);
+    assertLimit('retentionBytes', retentionBytes);
+    const rows = await this.#pool.query(
+      `update ${this.#schema}.log_topic set
+          retention_ms = case when $2::boolean then $3::bigint else retention_ms end,
+          retention_bytes = case when $4::boolean then $5::bigint else retention_bytes end,
+          compact = coalesce($6::boolean, compact)
+        where name = $1 returning name`,
+      [topic, retentionMs !== undefined, retentionMs, retentionBytes !== undefined, retentionBytes, compact ?? null],
+    );
+    if (rows.length === 0) throw unknownTopic(topic);
+  }
+
   #known(): Map<string, PartitionIds> {
     const { cluster } = this.#pool;
     if (cluster !== this.#seenOn) this.forget();
@@ -135,4 +167,9 @@ export function unknownTopic(topic: string): TailraceError {
     `There is no topic ${JSON.stringify(topic.slice(0, 200))} in this log. The relay creates a topic with its first message, unless createTopics is off; createTopic(name, partitions) creates it ahead.`,
     { details: { topic: topic.slice(0, 200) } },
   );
+}
+
+function assertLimit(name: string, limit: number | null | undefined): void {
+  if (limit == null || (Number.isSafeInteger(limit) && limit >= 1)) return;
+  throw invalid(name, String(limit), 'a whole number, at least 1, or null');
 }

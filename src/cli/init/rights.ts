@@ -21,8 +21,12 @@ const RELAY = {
     log_topic_growth: ['select', 'insert'],
     relay_batch: ['select', 'insert', 'delete'],
     log_topic: ['select', 'insert', 'update'],
-    log_partition: ['select', 'insert'],
-    log_entry: ['select', 'insert'],
+    log_partition: ['select', 'insert', 'update (start, compacted_to)'],
+    // Never changed: what outlives its outbox is deleted and inserted packed, in one transaction.
+    log_entry: ['select', 'insert', 'delete'],
+    log_segment: ['select', 'insert', 'update', 'delete'],
+    log_maintenance: ['select', 'insert', 'update'],
+    outbox_sealed: ['select'],
     relay_dead_letter: ['select', 'insert', 'update', 'delete'],
   },
   functions: ['ensure_outbox_partitions', 'summarize_outbox', 'add_partitions'],
@@ -48,6 +52,8 @@ export const ROLES: readonly RoleRights[] = [
       log_partition: ['select'],
       log_topic_growth: ['select'],
       log_entry: ['select'],
+      log_segment: ['select'],
+      log_maintenance: ['select'],
       // For trace and dead-letters, which tell what became of a message that is not in the log.
       relay_batch: ['select'],
       relay_dead_letter: ['select'],
@@ -62,5 +68,5 @@ export const ROLES: readonly RoleRights[] = [
     },
     functions: ['ensure_processed_partitions', 'assert_assignment', 'take_rate_tokens'],
   },
-  { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: [] },
+  { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: ['refuse_sealed'] },
 ];

@@ -1,0 +1,52 @@
+import type pg from 'pg';
+import { quoteSchema } from '../../../postgres/schema-name.ts';
+import type { Logger } from '../../../base/logger.ts';
+import { LEASE_NAME } from '../lease.ts';
+import { applyRetention } from './retention.ts';
+
+/** What a round of maintenance works on. */
+export interface RoundOptions {
+  readonly schema: string;
+  /** Names this process to operators. */
+  readonly holder: string;
+  readonly logger: Logger;
+}
+
+/** What a round found; `busy`: somebody else is at it. */
+export type RoundResult = 'done' | 'busy';
+
+/**
+ * Looks after the log once: moves the starts of partitions to where retention says. Each step is a transaction of its own, and
+ * the next round goes on from whatever state it finds, so it may be interrupted anywhere. One round at a time in a schema.
+ *
+ * Throws what Postgres throws.
+ */
+export async function maintain(client: pg.ClientBase, options: RoundOptions): Promise<RoundResult> {
+  const lock = ['tailrace_maintenance', options.schema];
+  const { rows } = await client.query<{ locked: boolean }>(
+    'select pg_try_advisory_lock(hashtext($1), hashtext($2)) as locked',
+    lock,
+  );
+  if (rows[0]?.locked !== true) return 'busy';
+  try {
+    await round(client, options);
+    return 'done';
+  } finally {
+    await client.query('select pg_advisory_unlock(hashtext($1), hashtext($2))', lock).catch(() => undefined);
+  }
+}
+
+async function round(client: pg.ClientBase, { schema }: RoundOptions): Promise<void> {
+  const quoted = quoteSchema(schema);
+  const checkpointSeq = await readCheckpointSeq(client, quoted);
+  await applyRetention(client, quoted, checkpointSeq);
+}
+
+/** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
+async function readCheckpointSeq(client: pg.ClientBase, quotedSchema: string): Promise<string> {
+  const { rows } = await client.query<{ seq: string }>(
+    `select seq::text from ${quotedSchema}.relay_batch where name = $1 and checkpoint is not null order by seq desc limit 1`,
+    [LEASE_NAME],
+  );
+  return rows[0]?.seq ?? '0';
+}
