@@ -25,6 +25,12 @@ export interface GroupLag {
   readonly messages: number;
   /** How long ago the oldest of them was appended; 0 if there is none. */
   readonly seconds: number;
+  /**
+   * How long until retention removes records that the group has not handled, if nothing changes: by its topic's time, or by
+   * its size at the pace of late. 0 or less: it has begun to. Absent where the topic sets no limit, and for a group that
+   * is at the end.
+   */
+  readonly secondsToLoss?: number;
 }
 
 /** Messages that a group has set aside: for good, or waiting. */

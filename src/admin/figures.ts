@@ -90,12 +90,14 @@ async function readRetained(
 }
 
 async function readGroups(client: pg.ClientBase, schema: string): Promise<GroupLag[]> {
-  const { rows } = await client.query<Omit<GroupLag, 'messages'> & { messages: string }>(
+  const { rows } = await client.query<GroupLagRow>(
     `select c.group_name as "group", c.topic, c.partition,
         greatest(coalesce(last.next_offset, 0) - c.next_offset, 0) as messages,
-        coalesce(greatest(extract(epoch from clock_timestamp() - oldest.appended_at), 0), 0)::float8 as seconds
+        coalesce(greatest(extract(epoch from clock_timestamp() - oldest.appended_at), 0), 0)::float8 as seconds,
+        ${secondsToLossSql(schema)} as seconds_to_loss
       from ${schema}.consumer_cursor c
       join ${schema}.log_partition p using (topic, partition)
+      join ${schema}.log_topic t on t.name = c.topic
       left join lateral (select base + count as next_offset from ${schema}.log_entry
         where partition = p.id order by base desc limit 1) last on true
       left join lateral (select appended_at from ${schema}.log_entry
@@ -103,7 +105,31 @@ async function readGroups(client: pg.ClientBase, schema: string): Promise<GroupL
         order by base desc limit 1) oldest on true
       order by 1, 2, 3`,
   );
-  return rows.map((row) => ({ ...row, messages: Number(row.messages) }));
+  return rows.map(({ messages, seconds_to_loss: toLoss, ...row }) => ({
+    ...row,
+    messages: Number(messages),
+    ...(toLoss !== null && { secondsToLoss: toLoss }),
+  }));
+}
+
+interface GroupLagRow extends Pick<GroupLag, 'group' | 'topic' | 'partition' | 'seconds'> {
+  readonly messages: string;
+  readonly seconds_to_loss: number | null;
+}
+
+/**
+ * How long a group's place in a partition is safe from retention, in seconds: of a cursor `c`, its partition `p`, its topic
+ * `t`, the `last` entry and the `oldest` that the group has not finished. Null: for ever, as far as one can tell.
+ *
+ * By size: what the group has not read may grow by so many bytes until the oldest of it is removed, at the pace of what was
+ * measured. `schema` is quoted.
+ */
+export function secondsToLossSql(schema: string): string {
+  return `case when c.next_offset < p.start then 0 when c.next_offset < last.next_offset then least(
+      (t.retention_ms / 1000.0 - extract(epoch from clock_timestamp() - oldest.appended_at))::float8,
+      (select (t.retention_bytes - sum(bytes) filter (where next_base > c.next_offset)) / nullif(sum(bytes), 0)
+          * nullif(extract(epoch from max(last_at) - min(first_at)), 0)
+        from ${schema}.log_segment s where s.partition = p.id and t.retention_bytes is not null)::float8) end`;
 }
 
 async function readParked(client: pg.ClientBase, schema: string): Promise<ParkedCount[]> {

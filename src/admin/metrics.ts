@@ -88,6 +88,15 @@ function addFigures(registers: Registry, pipelines: () => readonly ObservedPipel
   add('tailrace_group_lag_seconds', 'Age in the log of the oldest message that a group has not handled.', place, (f) =>
     f.groups.map((lag) => [placeLabels(lag), lag.seconds]),
   );
+  add(
+    'tailrace_group_seconds_to_loss',
+    'Time until retention removes messages that a group has not handled; absent where nothing is going to.',
+    place,
+    (f) =>
+      f.groups.flatMap((lag): Sample[] =>
+        lag.secondsToLoss === undefined ? [] : [[placeLabels(lag), lag.secondsToLoss]],
+      ),
+  );
   add('tailrace_parked_messages', 'Messages that a group has set aside; dead ones for good.', ['group', 'dead'], (f) =>
     f.parked.map(({ group, isDead, count }) => [{ group, dead: String(isDead) }, count]),
   );

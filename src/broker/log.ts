@@ -54,8 +54,9 @@ export interface Log extends Capable {
    */
   offsetsAt(topic: string, time: Date): Promise<FetchPosition[]>;
   /**
-   * Records from the given positions on, in offset order within each partition, without a gap. Throws `UNKNOWN_TOPIC`, and
-   * `DANGLING_ENTRY` where the log names a message that is gone.
+   * Records from the given positions on, in offset order within each partition, without a gap unless the topic is compacted.
+   * Throws `UNKNOWN_TOPIC`; `OFFSET_OUT_OF_RANGE` below a partition's start and beyond its end; `DANGLING_ENTRY` where the
+   * log names a message that is gone.
    */
   fetch(positions: readonly FetchPosition[], options?: FetchOptions): Promise<LogRecord[]>;
   /** Releases connections. May be called more than once. */

@@ -184,6 +184,9 @@ async function runAlter(
   if (settings === undefined && partitions === undefined) {
     throw usageFailure('There is nothing to change: name --partitions, --retention or --retention-bytes.');
   }
+  if (settings !== undefined && partitions !== undefined) {
+    throw usageFailure('Name --partitions, or what the topic keeps, not both: each is a step of its own.');
+  }
   if (settings !== undefined) await runAlterKept(topic, settings, { schema, ...options }, terminal);
   if (partitions !== undefined) await runGrow(topic, { schema, partitions, ...options }, terminal);
 }

@@ -73,6 +73,11 @@ export class AssignedPartition implements ProgressingHolding {
     this.bytes += bytes;
   }
 
+  /** Goes on at an offset further on. What was taken in before is finished first. */
+  skipTo(offset: bigint): void {
+    this.#mark.skipTo(offset);
+  }
+
   /** A record is handled, parked, or stepped over. */
   finish(offset: bigint, bytes: number): void {
     this.#mark.finish(offset);

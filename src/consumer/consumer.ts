@@ -48,6 +48,8 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
   readonly prefetched: number;
+  /** Offsets that were passed over, since retention had removed what was there: see `onOutOfRange`. */
+  readonly lost: number;
   /** How long attempts took, for each topic that had one. */
   readonly attemptDurations: readonly AttemptDurations[];
   /** Whether handlers are called: `undefined` without the option `circuitBreaker`. */
@@ -158,6 +160,7 @@ class GroupConsumer implements Consumer {
       prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
       circuit: this.#parts?.dispatcher.circuit,
       limited: this.#parts?.dispatcher.limited ?? 0,
+      lost: this.#parts?.fetcher.lost ?? 0,
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
       problem: this.#parts?.membership.problem ?? this.#parts?.feeder.problem ?? this.#parts?.fetcher.problem,
     };

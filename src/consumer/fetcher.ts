@@ -1,5 +1,5 @@
 import { backoffMs } from '../base/backoff.ts';
-import { messageOf } from '../base/errors.ts';
+import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal, pause } from '../base/signal.ts';
 import type { LogRecord } from '../broker/record.ts';
 import { isTransient } from '../postgres/sqlstate.ts';
@@ -13,7 +13,7 @@ import { partitionName } from './sync-plan.ts';
 /** How long a fetch with nothing to bring may wait. It ends at once when there is something else to fetch. */
 const LONGEST_WAIT_MS = 5_000;
 
-type FetcherSettings = Pick<ConsumerSettings, 'log' | 'group' | 'memberId' | 'prefetch' | 'logger'>;
+type FetcherSettings = Pick<ConsumerSettings, 'log' | 'group' | 'memberId' | 'prefetch' | 'onOutOfRange' | 'logger'>;
 
 /** Fetches all partitions of this member together, never more than there is room for. */
 export class Fetcher {
@@ -28,6 +28,7 @@ export class Fetcher {
   #fetch = new AbortController();
   readonly #halts = new Halts<AssignedPartition>(() => this.reassigned());
   #problem: string | undefined;
+  #lost = 0;
 
   /** `partitions` says which can be fetched now; `accept` gets records of one partition, in order. */
   constructor(
@@ -43,6 +44,11 @@ export class Fetcher {
   /** What keeps records from being fetched, while something does. */
   get problem(): string | undefined {
     return this.#problem ?? (this.#halts.error === undefined ? undefined : messageOf(this.#halts.error));
+  }
+
+  /** Offsets that were passed over, since retention had removed what was there. */
+  get lost(): number {
+    return this.#lost;
   }
 
   start(): void {
@@ -128,10 +134,30 @@ export class Fetcher {
         this.#halts.clear(partition);
       } catch (error) {
         if (isTransient(error)) throw error;
+        if (isTailraceError(error, 'OFFSET_OUT_OF_RANGE') && (await this.#hasJumped(partition))) continue;
         this.#reportHalt(partition, error, this.#halts.halt(partition, error));
       }
     }
     return found;
+  }
+
+  /** Goes on behind what retention has removed, if the options say so. A place beyond the end is another matter: it halts. */
+  async #hasJumped(partition: AssignedPartition): Promise<boolean> {
+    const { log, group, memberId, onOutOfRange, logger } = this.#settings;
+    const { topic, fetchPosition } = partition;
+    if (onOutOfRange === 'stop') return false;
+    const ends = (await log.ends(topic)).find((one) => one.partition === partition.partition);
+    if (ends === undefined || fetchPosition.offset >= ends.start) return false;
+    const to = onOutOfRange === 'earliest' ? ends.start : ends.end;
+    const lost = Number(to - fetchPosition.offset);
+    this.#lost += lost;
+    partition.skipTo(to);
+    const place = { topic, partition: partition.partition, from: `${fetchPosition.offset}`, to: `${to}` };
+    logger.error(
+      { group, memberId, ...place, lost, onOutOfRange },
+      'Retention has removed records that this group has not read: it goes on without them',
+    );
+    return true;
   }
 
   #fetchOf(

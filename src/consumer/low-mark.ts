@@ -18,6 +18,11 @@ export class LowMark {
     this.#end = offset + 1n;
   }
 
+  /** The next offset to be opened is `offset`, or a later one. What lies between counts as finished. */
+  skipTo(offset: bigint): void {
+    if (offset > this.#end) this.#end = offset;
+  }
+
   /** Marks an offset as finished. Doing so again changes nothing. */
   finish(offset: bigint): void {
     this.#open.delete(offset);

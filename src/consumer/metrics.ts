@@ -35,7 +35,7 @@ export function registerConsumerMetrics(registry: MetricsRegistry, consumers: ()
   );
 }
 
-const COUNTERS: readonly (readonly [name: string, help: string, counter: keyof ConsumerCounters])[] = [
+const COUNTERS: readonly (readonly [name: string, help: string, counter: keyof ConsumerCounters | 'lost'])[] = [
   ['tailrace_consumer_handled_messages_total', 'Messages handled and committed by this process.', 'handled'],
   [
     'tailrace_consumer_duplicate_messages_total',
@@ -49,6 +49,11 @@ const COUNTERS: readonly (readonly [name: string, help: string, counter: keyof C
   ],
   ['tailrace_consumer_dead_messages_total', 'Messages set aside for good, with their attempts used up.', 'dead'],
   ['tailrace_consumer_parked_messages_total', 'Messages set aside because their type has no handler.', 'parked'],
+  [
+    'tailrace_consumer_lost_messages_total',
+    'Offsets passed over because retention had removed what was there.',
+    'lost',
+  ],
   ['tailrace_consumer_ignored_messages_total', 'Messages stepped over because their type has no handler.', 'ignored'],
 ];
 

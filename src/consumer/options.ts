@@ -79,6 +79,12 @@ export interface ConsumerOptions {
    * Of no effect once the group has begun. @defaultValue 'earliest'
    */
   readonly startFrom?: StartFrom;
+  /**
+   * What to do where retention has removed records that the group has not read: stand still and say so, until somebody
+   * decides; or go on with the first record that is left, or with what comes from now on. How many are lost is logged as
+   * an error, and counted. @defaultValue 'stop'
+   */
+  readonly onOutOfRange?: 'stop' | 'earliest' | 'latest';
   /** A record of a type without a handler: step over it, or keep it in `parked_message`. @defaultValue 'ignore' */
   readonly onUnhandledType?: 'ignore' | 'park';
   /** The most handlers that run at once in this member: at most two fewer than the pool has clients. @defaultValue 8 */
@@ -150,6 +156,7 @@ export interface ConsumerSettings {
   /** As it was given. */
   readonly schemaName: string;
   readonly startFrom: StartFrom;
+  readonly onOutOfRange: 'stop' | 'earliest' | 'latest';
   readonly onUnhandledType: 'ignore' | 'park';
   readonly concurrency: number;
   readonly attempts: number;
@@ -192,6 +199,7 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     schema: quoteSchema(schema),
     schemaName: schema,
     startFrom: startFrom(options.log, options.startFrom ?? 'earliest'),
+    onOutOfRange: oneOf('onOutOfRange', options.onOutOfRange ?? 'stop', ['stop', 'earliest', 'latest']),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
     concurrency: concurrency(options),
     attempts: whole('retries.attempts', retries.attempts ?? 3, 1),

@@ -104,7 +104,17 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
     RELAYS,
   ],
   ['change an entry', 'update tailrace.log_entry set count = 1', []],
-  ['remove an entry', 'delete from tailrace.log_entry', []],
+  ['remove an entry', 'delete from tailrace.log_entry', RELAYS],
+  ['move the start of a partition', 'update tailrace.log_partition set start = 1, compacted_to = 1', RELAYS],
+  ['change a partition', 'update tailrace.log_partition set topic = topic', []],
+  [
+    'set what a topic keeps',
+    'update tailrace.log_topic set retention_ms = 1, retention_bytes = 1, compact = true',
+    RELAYS,
+  ],
+  ['change a topic', 'update tailrace.log_topic set partitions = 1', RELAYS],
+  ['measure a partition', 'update tailrace.log_segment set bytes = 1', RELAYS],
+  ['seal a partition', `insert into tailrace.outbox_sealed (name, low, high) values ('x', 1, 2)`, []],
   ['read what could not be routed', 'select * from tailrace.relay_dead_letter', READERS],
   [
     'set a message aside that cannot be routed',

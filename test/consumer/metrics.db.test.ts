@@ -41,6 +41,7 @@ it('a registry of prom-client shows what consumers have done, those of a group a
       [`tailrace_consumer_dead_messages_total{${labels}}`]: 1,
       [`tailrace_consumer_parked_messages_total{${labels}}`]: 0,
       [`tailrace_consumer_ignored_messages_total{${labels}}`]: 0,
+      [`tailrace_consumer_lost_messages_total{${labels}}`]: 0,
       [`tailrace_consumer_running_handlers{${labels}}`]: 0,
       [`tailrace_consumer_prefetched_messages{${labels}}`]: 0,
       [`tailrace_consumer_problem{${labels}}`]: 0,

@@ -1,4 +1,5 @@
 import { MOST_COUNTED } from '../../admin/figures.ts';
+import { duration } from '../../source/wal/wal-budget.ts';
 import { whyNoWal } from '../../source/preflight.ts';
 import { type DoctorFacts, type LeaseHealth, type SlotHealth, type WorkKind } from './facts.ts';
 import { forecast } from './slot-growth.ts';
@@ -30,7 +31,7 @@ export function diagnose(facts: DoctorFacts, work?: WorkKind): Finding[] {
       relayLag(facts),
       relayDeadLetters(facts),
     ])
-    .concat(groups(facts));
+    .concat(groups(facts), outlooks(facts));
 }
 
 /** The worst level. */
@@ -464,6 +465,22 @@ function groups({ groups: rows, hasSchema }: DoctorFacts): Finding[] {
         `tailrace dead-letters list --group ${name}`,
       ),
     ];
+  });
+}
+
+/** A group without an outlook is at the end, or nothing limits its topics. */
+function outlooks({ outlooks: found = [] }: DoctorFacts): Finding[] {
+  return found.map(({ group, topic, partition, secondsToLoss, used }) => {
+    const check = `retention of group ${group}`;
+    const place = `${topic}/${partition}`;
+    const mend = `tailrace groups show ${group}; to keep records for longer: tailrace topics alter ${topic} --retention none --retention-bytes none`;
+    if (secondsToLoss <= 0) {
+      const what = `Retention has reached the group in ${place}.`;
+      return fail(check, what, 'It loses messages that it has not handled, or stands still before them.', mend);
+    }
+    const what = `In ${place} retention reaches the group in ${duration(secondsToLoss * 1000)}; it has used ${percent(used)} of what the topic keeps.`;
+    if (used < WARN_SHARE) return ok(check, what);
+    return (used < FAIL_SHARE ? warn : fail)(check, what, 'It then loses messages that it has not handled.', mend);
   });
 }
 

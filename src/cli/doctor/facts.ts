@@ -5,6 +5,7 @@ import { quoteSchema } from '../../postgres/schema-name.ts';
 import { readFacts, type SourceFacts } from '../../source/preflight.ts';
 import { type GroupRow, readGroups } from '../groups-command.ts';
 import { ROLES, type RoleKind } from '../init/rights.ts';
+import { type LossOutlook, readLossOutlooks } from './retention-health.ts';
 import { readSlotGrowth, type SlotGrowth } from './slot-growth.ts';
 
 /** What the doctor knows. What could not be read, for want of a right or since it is not there, is `undefined`. */
@@ -30,6 +31,8 @@ export interface DoctorFacts {
   /** How many messages the relay could not route. */
   readonly relayDeadLetters: number | undefined;
   readonly groups: readonly GroupRow[] | undefined;
+  /** Groups that retention may reach. */
+  readonly outlooks: readonly LossOutlook[] | undefined;
 }
 
 /** What a role can be fit for. */
@@ -110,6 +113,9 @@ export async function readDoctorFacts(
     relayDeadLetters: may('relay_dead_letter') ? await countRelayDeadLetters(client, quoted) : undefined,
     groups: may('consumer_group', 'consumer_member', 'consumer_cursor', 'parked_message', 'log_partition', 'log_entry')
       ? await readGroups(client, quoted)
+      : undefined,
+    outlooks: may('consumer_cursor', 'log_topic', 'log_partition', 'log_entry', 'log_segment')
+      ? await readLossOutlooks(client, quoted)
       : undefined,
   };
 }

@@ -108,6 +108,7 @@ const healthy: DoctorFacts = {
   lease: { holder: 'host-1', isHeld: true, expiredSeconds: 0, wantedMode: null, mode: 'wal', modeReason: null },
   relayDeadLetters: 0,
   groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0 }],
+  outlooks: [],
 };
 
 const wrong = (facts: DoctorFacts): string[] =>
@@ -122,6 +123,7 @@ it('finds nothing where nothing is wrong', () => {
 });
 
 const group = healthy.groups![0]!;
+const outlook = { group: 'billing', topic: 'orders', partition: 1, secondsToLoss: 7_200, used: 0.4 };
 const waiting = { positionsAhead: 16_000_000, waiting: 5, oldestWaitingSeconds: 2 };
 const released = {
   holder: 'host-1',
@@ -239,6 +241,19 @@ describe('finds one thing at a time', () => {
       /0 members, 7 messages/,
     ],
     ['a late group', { groups: [{ ...group, lag: '7', seconds: 301 }] }, ['warn group billing'], /301 s behind/],
+    [
+      'a group that retention comes near to',
+      { outlooks: [{ ...outlook, used: 0.6 }] },
+      ['warn retention of group billing'],
+      /In orders\/1 retention reaches the group in 2 h; it has used 60 %/,
+    ],
+    ['one that is nearer', { outlooks: [{ ...outlook, used: 0.8 }] }, ['fail retention of group billing'], /80 %/],
+    [
+      'one that it has reached',
+      { outlooks: [{ ...outlook, secondsToLoss: 0, used: 1 }] },
+      ['fail retention of group billing'],
+      /has reached the group in orders\/1/,
+    ],
     ['dead letters', { groups: [{ ...group, dead: '2' }] }, ['warn group billing'], /2 dead letters/],
   ])('%s', (_what, change, expected, message) => {
     const facts = { ...healthy, ...change };
@@ -258,6 +273,7 @@ describe('finds one thing at a time', () => {
     ['a group that catches up', { groups: [{ ...group, lag: '7', seconds: 299 }] }],
     ['a group whose log is elsewhere', { groups: [{ ...group, lag: null, seconds: null, members: 0 }] }],
     ['no groups', { groups: [] }],
+    ['a group far from what retention removes', { outlooks: [{ ...outlook, used: 0.4 }] }],
     ['no free slot where ours is', { server: { ...server, freeSlots: 0, freeWalSenders: 0 } }],
     ['a role for one thing', { missingRights: { app: [], relay: all, consumer: all } }],
   ])('lets %s pass', (_what, change) => {

@@ -45,7 +45,7 @@ async function round(client: pg.ClientBase, { schema }: RoundOptions): Promise<v
 /** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
 async function readCheckpointSeq(client: pg.ClientBase, quotedSchema: string): Promise<string> {
   const { rows } = await client.query<{ seq: string }>(
-    `select seq::text from ${quotedSchema}.relay_batch where name = $1 and checkpoint is not null order by seq desc limit 1`,
+    `select seq from ${quotedSchema}.relay_batch where name = $1 and checkpoint is not null order by seq desc limit 1`,
     [LEASE_NAME],
   );
   return rows[0]?.seq ?? '0';
