@@ -32,20 +32,59 @@ export async function latencySuite(options: LatencySuiteOptions): Promise<Row[]>
   ];
 }
 
-function oneRound({ server, perSecond, seconds, say }: LatencySuiteOptions, n: number): Promise<number[]> {
+/**
+ * What a key that fails for ever costs the others: the ratio of their p99 with and without it, in turns. Its records are
+ * parked, and tried again five times a second.
+ */
+export async function failingKeySuite(options: LatencySuiteOptions): Promise<Row[]> {
+  const without: number[] = [];
+  const beside: number[] = [];
+  for (let n = 0; n < options.rounds; n++) {
+    without.push(quantile(await oneRound(options, n, KEYS), 0.99));
+    beside.push(quantile(await oneRound(options, n, KEYS, [0]), 0.99));
+  }
+  return [
+    row({
+      suite: 'failing-key',
+      workload: `${options.perSecond} messages/s of ${KEYS} keys for ${options.seconds} s, one key failing for ever, in turns with none`,
+      figure: 'commit to handler p99 of the other keys, divided by that without',
+      unit: '×',
+      bar: { below: 2 },
+      samples: beside.map((p99, n) => p99 / (without[n] ?? NaN)),
+      details: { besideMs: beside, withoutMs: without },
+    }),
+  ];
+}
+
+const KEYS = 1_000;
+
+/** Latencies of the messages of all keys that do not fail. */
+function oneRound(
+  { server, perSecond, seconds, say }: LatencySuiteOptions,
+  n: number,
+  keys = 100,
+  failing: readonly number[] = [],
+): Promise<number[]> {
   return withDatabase(server.connectionString, `bench_latency_${n}`, async (connectionString, client) => {
-    say(`latency: round ${n + 1}, ${perSecond} messages/s for ${seconds} s`);
+    say(`latency: round ${n + 1}, ${perSecond} messages/s for ${seconds} s, ${failing.length} of ${keys} keys fail`);
     await client.query('create table effect (n int not null)');
     const relay = startWorker('relay-worker.ts', { connectionString, messages: 0 });
     await relay.next();
     await client.query(`select tailrace.publish('ticks', null, 'Ticked', '{"n":-1}')`); // the topic comes with it
-    const consumer = startWorker('latency-consumer.ts', { connectionString, messages: perSecond * seconds });
+    const messages = Array.from({ length: perSecond * seconds }, (_, nth) => nth % keys);
+    const consumer = startWorker('latency-consumer.ts', {
+      connectionString,
+      messages: messages.filter((key) => !failing.includes(key)).length,
+      failing: failing.map((key) => `key-${key}`),
+    });
     await consumer.next();
-    const writer = startWorker('latency-writer.ts', { connectionString, perSecond, seconds });
-    const committed = (await writer.next())['committedAt'] as [string, number][];
+    const writer = startWorker('latency-writer.ts', { connectionString, perSecond, seconds, keys });
+    const committed = (await writer.next())['committedAt'] as [string, number, number][];
     const handled = new Map((await consumer.next())['handledAt'] as [string, number][]);
     await Promise.all([writer.stop(), consumer.stop(), relay.stop()]);
-    const latencies = committed.map(([id, at]) => (handled.get(id) ?? NaN) - at);
+    const latencies = committed
+      .filter(([, , key]) => !failing.includes(key))
+      .map(([id, at]) => (handled.get(id) ?? NaN) - at);
     if (latencies.some(Number.isNaN)) throw new Error('A message was committed and not handled.');
     return latencies;
   });

@@ -2,16 +2,20 @@ import pg from 'pg';
 import { createOutbox, defineEvent } from '../../src/index.ts';
 
 /** Commits messages at an even rate over several connections, and reports when each COMMIT had returned. */
-const { connectionString, perSecond, seconds } = JSON.parse(process.argv[2] ?? '') as {
+const { connectionString, perSecond, seconds, keys } = JSON.parse(process.argv[2] ?? '') as {
   connectionString: string;
   perSecond: number;
   seconds: number;
+  keys: number;
 };
 
-const Ticked = defineEvent<{ n: number; note: string }>('Ticked', { topic: 'ticks', key: ({ n }) => `key-${n % 100}` });
+const Ticked = defineEvent<{ n: number; note: string }>('Ticked', {
+  topic: 'ticks',
+  key: ({ n }) => `key-${n % keys}`,
+});
 const outbox = createOutbox();
 const pool = new pg.Pool({ connectionString, max: 4 });
-const committedAt: [id: string, ms: number][] = [];
+const committedAt: [id: string, ms: number, key: number][] = [];
 const note = 'x'.repeat(270);
 
 async function commitOne(n: number): Promise<void> {
@@ -21,7 +25,7 @@ async function commitOne(n: number): Promise<void> {
     await client.query('begin');
     await outbox.publish(client, message);
     await client.query('commit');
-    committedAt.push([message.id, Date.now()]);
+    committedAt.push([message.id, Date.now(), n % keys]);
   } finally {
     client.release();
   }

@@ -3,17 +3,18 @@ import { parseArgs } from 'node:util';
 import { startLocalServer } from '../../src/postgres/local-server.ts';
 import { findPostgres } from '../servers/find-postgres.ts';
 import { idleSuite } from './idle-suite.ts';
-import { latencySuite } from './latency-suite.ts';
+import { failingKeySuite, latencySuite } from './latency-suite.ts';
 import { memorySuite } from './memory-suite.ts';
 import { relaySuite } from './relay-suite.ts';
 import { describe, type Row } from './report.ts';
 import { writersSuite } from './writers-suite.ts';
 
-const SUITES = ['relay', 'latency', 'memory', 'idle', 'writers'];
+const SUITES = ['relay', 'latency', 'memory', 'idle', 'writers', 'failing-key'];
 
 const HELP = `npm run bench -- [options]
 
-  --suite a,b    which suites: relay, latency, memory, idle, writers (default: all)
+  --suite a,b    which suites: relay, latency, memory, idle, writers,
+                 failing-key (default: all)
   --quick        smaller workloads, for a first look; the bars are the same
   --json         one JSON document on stdout, progress on stderr
   --help         this text
@@ -68,6 +69,9 @@ async function run(wanted: readonly string[], say: (text: string) => void): Prom
   }
   if (wanted.includes('memory')) rows.push(...(await memorySuite({ server, messages: 1_000_000 * scale, say })));
   if (wanted.includes('idle')) rows.push(...(await idleSuite({ server, mebibytes: 1024 * scale, say })));
+  if (wanted.includes('failing-key')) {
+    rows.push(...(await failingKeySuite({ server, perSecond: 500, seconds: 20 * scale, rounds: 3, say })));
+  }
   if (wanted.includes('writers')) {
     const [seconds, holdSeconds, rounds] = values.quick ? [5, 15, 3] : [20, 60, 3];
     rows.push(...(await writersSuite({ server, perSecond: 2_000, seconds, holdSeconds, rounds, say })));
