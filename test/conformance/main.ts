@@ -24,7 +24,11 @@ async function main(): Promise<number> {
 
 async function run({ log, seed }: ConformanceOptions): Promise<ConformanceReport> {
   await using database = await createTestDatabase();
-  const suite = logConformance({ ...subjects[log](database), seed });
+  const suite = logConformance({
+    ...subjects[log](database),
+    database: () => Promise.resolve({ ...database, stop: () => Promise.resolve() }),
+    seed,
+  });
   process.stderr.write(`${log}: ${suite.cases.length} cases, seed ${seed}\n`);
   const report = await runConformance(log, suite, (level, { name, outcome, why }) => {
     process.stderr.write(`${level}  ${outcome.padEnd(7)}  ${name}${why === undefined ? '' : `: ${why}`}\n`);

@@ -5,8 +5,11 @@ import { LACKS, type CaseDefinition, type Level } from './case.ts';
 import { contractCases } from './contract.ts';
 import { historyCases } from './history-cases.ts';
 import { logCases } from './log-cases.ts';
-import { Scene } from './scene.ts';
+import { deliveryCases } from './delivery-cases.ts';
+import { orderCases } from './order-cases.ts';
+import { Scene, type HandlersDatabase } from './scene.ts';
 import type { LogSubject } from './subject.ts';
+import { createTestDatabase } from '../test-database.ts';
 
 /** What is to be tested. */
 export interface LogConformanceOptions {
@@ -17,6 +20,11 @@ export interface LogConformanceOptions {
   readonly create: () => Promise<LogSubject>;
   /** What the log can do. It has to declare just that, and to show it. @defaultValue none */
   readonly capabilities?: readonly LogCapability[];
+  /**
+   * Makes the migrated database of the handlers in levels 1 to 3. Called once, when the first of their cases runs; stopped
+   * with the suite. @defaultValue `createTestDatabase()`: on a server of its own
+   */
+  readonly database?: () => Promise<HandlersDatabase>;
   /** Which levels. @defaultValue all */
   readonly levels?: readonly Level[];
   /** Decides what cases do at random: the same again with the same seed. @defaultValue by chance, and named where a case fails */
@@ -55,7 +63,14 @@ export interface LogConformance extends AsyncDisposable {
  */
 export function logConformance(options: LogConformanceOptions): LogConformance {
   const stage = new Stage(options);
-  const definitions = [declaration(options.capabilities ?? []), ...contractCases, ...logCases, ...historyCases];
+  const definitions = [
+    declaration(options.capabilities ?? []),
+    ...contractCases,
+    ...deliveryCases,
+    ...orderCases,
+    ...logCases,
+    ...historyCases,
+  ];
   const { levels } = options;
   const close = (): Promise<void> => stage.close();
   return {
@@ -90,6 +105,7 @@ class Stage {
   readonly #options: LogConformanceOptions;
   readonly #seed: number;
   #subject: Promise<LogSubject> | undefined;
+  #database: Promise<HandlersDatabase> | undefined;
 
   constructor(options: LogConformanceOptions) {
     this.#options = options;
@@ -99,7 +115,8 @@ class Stage {
   async play(definition: CaseDefinition): Promise<CaseOutcome> {
     this.#subject ??= this.#options.create();
     const subject = await this.#subject;
-    const scene = new Scene(subject, this.#options.create, this.#seed);
+    const database = (): Promise<HandlersDatabase> => (this.#database ??= this.#makeDatabase());
+    const scene = new Scene({ subject, open: this.#options.create, database, seed: this.#seed });
     try {
       const { capabilities = [], timeoutMs = DEFAULT_TIMEOUT_MS } = this.#options;
       return await within(timeoutMs, outcomeOf(definition, scene, capabilities));
@@ -113,6 +130,13 @@ class Stage {
   async close(): Promise<void> {
     const subject = await this.#subject?.catch(() => undefined); // whose case has failed
     await subject?.close();
+    const database = await this.#database?.catch(() => undefined);
+    await database?.stop();
+  }
+
+  #makeDatabase(): Promise<HandlersDatabase> {
+    const { database = createTestDatabase } = this.#options;
+    return database();
   }
 }
 

@@ -6,7 +6,19 @@ import type { LogCapability } from '../../broker/capabilities.ts';
 import type { FetchOptions, FetchPosition, Log } from '../../broker/log.ts';
 import type { LogRecord, NewRecord } from '../../broker/record.ts';
 import { Cleanup } from '../cleanup.ts';
+import type { TestDatabase } from '../test-database.ts';
 import type { LogSubject } from './subject.ts';
+
+/** Where handlers write. */
+export type HandlersDatabase = Pick<TestDatabase, 'pool' | 'connectionString' | 'stop'>;
+
+/** What a scene is made of. */
+export interface SceneParts {
+  readonly subject: LogSubject;
+  readonly open: () => Promise<LogSubject>;
+  readonly database: () => Promise<HandlersDatabase>;
+  readonly seed: number;
+}
 
 /** What a case works with: a log, and a topic that no other case knows. */
 export class Scene {
@@ -16,12 +28,15 @@ export class Scene {
   readonly random: () => number;
   /** What a case has opened. */
   readonly cleanup = new Cleanup();
+  /** A migrated database for handlers, which all cases share. */
+  readonly database: () => Promise<HandlersDatabase>;
   readonly #open: () => Promise<LogSubject>;
 
-  constructor(subject: LogSubject, open: () => Promise<LogSubject>, seed: number) {
+  constructor({ subject, open, database, seed }: SceneParts) {
     this.subject = subject;
     this.topic = `conformance-${randomBytes(6).toString('hex')}`;
     this.random = randomOf(seed);
+    this.database = database;
     this.#open = open;
   }
 
