@@ -42,6 +42,29 @@ export async function withClient<Result>(
   }
 }
 
+/** The same for what takes its connections from a pool: here one at a time. */
+export async function withPool<Result>(
+  { url, schema, command }: DatabaseTask,
+  action: (pool: pg.Pool) => Promise<Result>,
+): Promise<Result> {
+  quoteSchema(schema);
+  const pool = new pg.Pool({
+    connectionString: clientUrl(url),
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    application_name: `tailrace ${command}`,
+    max: 1,
+  });
+  pool.on('error', () => undefined);
+  pool.on('connect', (client) => client.on('error', () => undefined));
+  try {
+    return await action(pool);
+  } catch (error) {
+    throw databaseFailure(error, url, schema);
+  } finally {
+    await pool.end();
+  }
+}
+
 /** No such table, schema or function. */
 const MISSING = /^(42P01|3F000|42883)$/;
 

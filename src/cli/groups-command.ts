@@ -6,6 +6,7 @@ import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts
 import { databaseUrl } from './database-url.ts';
 import { notFound } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { addGroupsSeekCommand } from './groups-seek-command.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -30,6 +31,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
     .argument('<group>', 'its name')
     .addHelpText('after', exampleHelp('tailrace groups show billing'))
     .action((group: string, options: DatabaseOptions) => runShow(group, options, terminal));
+  addGroupsSeekCommand(groups, terminal);
 }
 
 /**

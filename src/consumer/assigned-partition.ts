@@ -15,6 +15,10 @@ export class AssignedPartition implements ProgressingHolding {
   readonly epoch: bigint;
   readonly generation: number;
   readonly origin: Origin;
+  /** Records below it were handled or parked in an earlier generation. */
+  readonly replayBelow: bigint;
+  /** Records from here on were not. */
+  readonly replayUntil: bigint;
   /** What is in memory of it: fetched and not finished. */
   records = 0;
   bytes = 0;
@@ -26,11 +30,13 @@ export class AssignedPartition implements ProgressingHolding {
   readonly #abort = new AbortController();
   #state: AssignmentState = 'owned';
 
-  constructor(taken: TakenPartition, generation: number, origin: Origin) {
+  constructor(taken: TakenPartition, origin: Origin) {
     this.topic = taken.topic;
     this.partition = taken.partition;
     this.epoch = taken.epoch;
-    this.generation = generation;
+    this.generation = taken.generation;
+    this.replayBelow = taken.replayBelow;
+    this.replayUntil = taken.replayUntil;
     this.origin = origin;
     this.#mark = new LowMark(taken.nextOffset);
   }

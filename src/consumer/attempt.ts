@@ -33,6 +33,7 @@ export class Attempts {
   readonly #transactions: HandlerTransactions;
   readonly #messages: ParkedMessages;
   readonly #tracing: Tracing | undefined;
+  readonly #replays: Replays;
 
   constructor(
     settings: Pick<ConsumerSettings, 'group' | 'maxHandlerMs'>,
@@ -44,6 +45,7 @@ export class Attempts {
     this.#transactions = transactions;
     this.#messages = messages;
     this.#tracing = tracing;
+    this.#replays = new Replays(settings.schema, settings.group);
   }
 
   /** Never throws. */
@@ -89,19 +91,23 @@ export class Attempts {
     const { partition } = first;
     const call = new HandlerCall(this.#settings.maxHandlerMs, partition.signal);
     let untimely: Untimely | undefined;
-    const ended = await this.#transact(unit.items, (tx, { claim, nowMs }) => {
+    const ended = await this.#transact(unit.items, async (tx, { claim, nowMs }) => {
       untimely = untimelyOf(unit.items, nowMs);
       if (untimely !== undefined) throw new Error('Not to be handled now'); // so that nothing of it is committed
+      const replayed = await this.#replays.among(tx, unit.items);
+      const isWanted = (id: string): boolean => handler.onReplay === 'handle' || !replayed.has(id);
+      const fresh = messages.filter((message) => claim(message.id) && isWanted(message.id));
+      if (fresh.length === 0) return;
       const context: HandlerContext = {
         tx,
         record: { topic, partition: partition.partition, offset },
         attempt: priorAttempts(first) + unit.failures + 1,
+        isReplay: fresh.some(({ id }) => replayed.has(id)),
         get signal() {
           return call.signal;
         },
       };
-      const fresh = messages.filter((message) => claim(message.id));
-      return call.run(() => handler.handle(fresh, context));
+      await call.run(() => handler.handle(fresh, context));
     });
     return untimely === undefined || ended.result !== 'failed' ? ended : { result: 'untimely', ...untimely };
   }

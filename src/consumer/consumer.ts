@@ -260,7 +260,7 @@ class GroupConsumer implements Consumer {
     const watch = new TopicWatch(settings, topics);
     const membership = new Membership<AssignedPartition>(settings, topics, watch, {
       holdings: () => [...this.#partitions],
-      taken: (taken, generation, origin) => this.#take(taken, generation, origin),
+      taken: (taken, origin) => this.#take(taken, origin),
       revoked: (partition) => this.#revoke(partition),
       released: (partition) => this.#forget(partition, 'released'),
       lost: (partition) => this.#lose(partition),
@@ -306,8 +306,8 @@ class GroupConsumer implements Consumer {
     return { membership, transactions, dispatcher, fetcher, feeder };
   }
 
-  #take(taken: TakenPartition, generation: number, origin: Origin): void {
-    this.#partitions.add(new AssignedPartition(taken, generation, origin));
+  #take(taken: TakenPartition, origin: Origin): void {
+    this.#partitions.add(new AssignedPartition(taken, origin));
     this.#parts?.feeder.taken();
   }
 

@@ -48,7 +48,7 @@ export interface ConsumerCounters {
   dead: number;
   /** Set aside because their type has no handler. */
   parked: number;
-  /** Stepped over because their type has no handler. */
+  /** Stepped over because their type has no handler, or their handler skips replays. */
   ignored: number;
   /** Begun when the time came that they were to be delivered at, and how much later than that in all, in milliseconds. */
   timersFired: number;
@@ -148,7 +148,7 @@ export class Dispatcher {
     for (const record of records) {
       const bytes = sizeOf(record);
       partition.open(record.offset, bytes);
-      const task = this.#taskFor(record);
+      const task = this.#taskFor(partition, record);
       if (task === undefined) {
         this.counters.ignored += 1;
         partition.finish(record.offset, bytes);
@@ -181,8 +181,9 @@ export class Dispatcher {
     this.#limits.drop((unit) => unit.items[0]?.partition === partition);
   }
 
-  #taskFor({ topic, type }: LogRecord): Task | undefined {
+  #taskFor({ replayBelow }: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
     const handler = this.#registry.find(topic, type);
+    if (handler?.onReplay === 'skip' && offset < replayBelow) return undefined;
     if (handler !== undefined) return { todo: 'handle', handler, alone: false };
     return this.#settings.onUnhandledType === 'ignore' ? undefined : { todo: 'park', note: unhandled(0) };
   }

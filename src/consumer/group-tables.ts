@@ -5,6 +5,12 @@ import type { CursorRow } from './sync-plan.ts';
 /** Ends every wait of a member for another: the channel on which members that have something to do are named. */
 export const GROUP_CHANNEL = 'tailrace_consumer';
 
+/** In place of the names of members: all of them. */
+export const ALL_MEMBERS = 'all';
+
+/** The migration that brings everything that groups need. */
+export const GROUPS_MIGRATION = 7;
+
 /** A partition of a group, and an offset in it. */
 export interface PlaceInPartition {
   readonly topic: string;
@@ -21,6 +27,16 @@ export interface AddedPartition extends PlaceInPartition {
 /** What a new owner gets. */
 export interface TakenPartition extends PlaceInPartition {
   readonly epoch: bigint;
+  readonly generation: number;
+  /** Records below it were handled or parked in an earlier generation. */
+  readonly replayBelow: bigint;
+  /** Records from here on were not. */
+  readonly replayUntil: bigint;
+}
+
+/** How far a partition is finished, by the owner of an epoch. */
+export interface PlaceOfOwner extends PlaceInPartition {
+  readonly epoch: bigint;
 }
 
 interface CursorText {
@@ -30,7 +46,13 @@ interface CursorText {
   epoch: string;
   owner: string | null;
   wanted: string | null;
+  generation: number;
   opens_after: string[] | null;
+}
+
+interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offset' | 'epoch' | 'generation'> {
+  replay_below: string;
+  replay_until: string;
 }
 
 /**
@@ -48,19 +70,17 @@ export class GroupTables {
   }
 
   /**
-   * Opens the transaction and locks the group, which is made if it is new. Returns the group's generation. The server ends
-   * a transaction that stands idle for `idleMs`, so that a member that hangs does not hold the others up.
+   * Opens the transaction and locks the group, which is made if it is new. The server ends a transaction that stands idle for `idleMs`, so that a member that hangs does not hold the others up.
    */
-  async begin(client: pg.PoolClient, idleMs: number): Promise<number> {
+  async begin(client: pg.PoolClient, idleMs: number): Promise<void> {
     await client.query(
       `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}`,
     );
     for (;;) {
-      const { rows } = await client.query<{ generation: number }>(
-        `select generation from ${this.#schema}.consumer_group where name = $1 for update`,
-        [this.#group],
-      );
-      if (rows[0] !== undefined) return rows[0].generation;
+      const { rowCount } = await client.query(`select from ${this.#schema}.consumer_group where name = $1 for update`, [
+        this.#group,
+      ]);
+      if (rowCount === 1) return;
       await client.query(`insert into ${this.#schema}.consumer_group (name) values ($1) on conflict do nothing`, [
         this.#group,
       ]);
@@ -88,17 +108,18 @@ export class GroupTables {
   /** Every partition that the group knows, in order. */
   async cursors(client: pg.PoolClient): Promise<CursorRow[]> {
     const { rows } = await client.query<CursorText>(
-      `select topic, partition, next_offset::text, epoch::text, owner, wanted, opens_after::text[]
+      `select topic, partition, next_offset::text, epoch::text, owner, wanted, generation, opens_after::text[]
        from ${this.#schema}.consumer_cursor where group_name = $1 order by topic collate "C", partition`,
       [this.#group],
     );
-    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted, opens_after }) => ({
+    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted, generation, opens_after }) => ({
       topic,
       partition,
       nextOffset: BigInt(next_offset),
       epoch: BigInt(epoch),
       owner,
       wanted,
+      generation,
       opensAfter: opens_after?.map(BigInt) ?? null,
     }));
   }
@@ -134,7 +155,7 @@ export class GroupTables {
   }
 
   /** Stores how far partitions are finished, where the epoch is still the given one. */
-  async advance(client: pg.PoolClient, places: readonly TakenPartition[]): Promise<void> {
+  async advance(client: pg.PoolClient, places: readonly PlaceOfOwner[]): Promise<void> {
     if (places.length === 0) return;
     await client.query(
       `update ${this.#schema}.consumer_cursor c set next_offset = v.next_offset
@@ -167,18 +188,22 @@ export class GroupTables {
        where pg_try_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || topic || '/' || partition))`,
       [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
     );
-    const taken = await client.query<Omit<CursorText, 'owner' | 'wanted' | 'opens_after'>>(
+    const taken = await client.query<TakenText>(
       `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1
        from unnest($2::text[], $3::int[]) v (topic, partition)
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
-       returning c.topic, c.partition, c.next_offset::text, c.epoch::text`,
+       returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
+         c.replay_until::text`,
       [this.#group, locked.rows.map(({ topic }) => topic), locked.rows.map(({ partition }) => partition), memberId],
     );
-    return taken.rows.map(({ topic, partition, next_offset, epoch }) => ({
+    return taken.rows.map(({ topic, partition, next_offset, epoch, generation, replay_below, replay_until }) => ({
       topic,
       partition,
       nextOffset: BigInt(next_offset),
       epoch: BigInt(epoch),
+      generation,
+      replayBelow: BigInt(replay_below),
+      replayUntil: BigInt(replay_until),
     }));
   }
 

@@ -22,6 +22,11 @@ export interface HandlerContext {
   readonly record: RecordPlace;
   /** 1 at first, more after failures of the handler. */
   readonly attempt: number;
+  /**
+   * Whether the group has handled or parked the message before, and a seek made it come again; for a batch, whether that
+   * holds for any of its messages.
+   */
+  readonly isReplay: boolean;
   /** Fires when the transaction will not be committed any more, or is wanted to end. */
   readonly signal: AbortSignal;
 }
@@ -39,6 +44,12 @@ export interface HandlerOptions {
    * key line up behind it until an operator retries or discards it. @defaultValue that of the consumer
    */
   readonly deadLetters?: DeadLetterMode;
+  /**
+   * What to do with messages that come again because of a seek: handle them again, or step over those that the group has
+   * handled before, as where the handler does something outside the database that must not be repeated.
+   * @defaultValue 'handle'
+   */
+  readonly onReplay?: 'handle' | 'skip';
 }
 
 /** What a dead letter does to its key. */
@@ -55,6 +66,7 @@ export interface RegisteredHandler {
   readonly isBatch: boolean;
   readonly maxRecords: number;
   readonly deadLetters: DeadLetterMode | undefined;
+  readonly onReplay: 'handle' | 'skip';
   handle(events: readonly Message[], context: HandlerContext): unknown;
 }
 
@@ -69,6 +81,7 @@ export class HandlerRegistry {
       isBatch: false,
       maxRecords: 1,
       deadLetters: deadLettersOf(definition, options),
+      onReplay: onReplayOf(definition, options),
       handle: (events, context) => handler(events[0] as Message<PayloadOf<D>>, context),
     });
   }
@@ -86,6 +99,7 @@ export class HandlerRegistry {
       isBatch: true,
       maxRecords,
       deadLetters: deadLettersOf(definition, options),
+      onReplay: onReplayOf(definition, options),
       handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context),
     });
     this.#batchTopics.add(definition.topic);
@@ -125,5 +139,13 @@ function deadLettersOf({ type }: Definition, { deadLetters }: HandlerOptions): D
   throw new TailraceError(
     'INVALID_OPTION',
     `The option deadLetters of the handler of ${type} is ${JSON.stringify(deadLetters)}. Expected strict or loose.`,
+  );
+}
+
+function onReplayOf({ type }: Definition, { onReplay = 'handle' }: HandlerOptions): 'handle' | 'skip' {
+  if (['handle', 'skip'].includes(onReplay)) return onReplay;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The option onReplay of the handler of ${type} is ${JSON.stringify(onReplay)}. Expected handle or skip.`,
   );
 }

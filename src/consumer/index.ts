@@ -10,6 +10,8 @@ export type {
   RecordPlace,
 } from './handlers.ts';
 export type { DelayedRetries } from './delayed-retries.ts';
+export { seekGroup, type SeekMove, type SeekOptions, type SeekTarget } from './seek.ts';
+export type { GroupDatabase } from './group-admin.ts';
 export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';
 export type { AttemptDurations } from './attempt-durations.ts';

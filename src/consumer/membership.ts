@@ -25,7 +25,7 @@ const RETAKE_MS = 20;
 export interface MembershipEvents<H extends ProgressingHolding> {
   holdings(): readonly H[];
   /** The partition is to be handled from `nextOffset` on. */
-  taken(partition: TakenPartition, generation: number, origin: Origin): void;
+  taken(partition: TakenPartition, origin: Origin): void;
   /** Begin nothing more of it, and call {@link Membership.wake} once nothing of it runs. */
   revoked(holding: H): void;
   /** It was given up in good order. */
@@ -219,7 +219,7 @@ export class Membership<H extends ProgressingHolding> {
   async #syncOnce(client: pg.PoolClient): Promise<boolean> {
     const { memberId, leaseMs } = this.#settings;
     const startedAt = performance.now();
-    const generation = await this.#tables.begin(client, this.#idleMs);
+    await this.#tables.begin(client, this.#idleMs);
     const origin = await this.#originOf(client);
     this.#loseWhatIsNotOf(origin);
     this.#isShared ??= isShared(origin);
@@ -231,14 +231,14 @@ export class Membership<H extends ProgressingHolding> {
     const holdings = this.#events.holdings();
     const members = await this.#tables.heartbeat(client, { memberId, topics: this.#topics }, leaseMs);
     const rows = await this.#knownRows(client, facts);
-    const plan = planSync({ memberId, generation, members, rows, holdings });
+    const plan = planSync({ memberId, members, rows, holdings });
     await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
     await this.#tables.release(client, plan.release);
     const taken = await this.#tables.take(client, memberId, plan.take);
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
-    this.#tell(plan, taken, generation, origin);
+    this.#tell(plan, taken, origin);
     this.#trustUntil(startedAt + leaseMs);
     this.#isTakeOpen = taken.length < plan.take.length;
     return true;
@@ -295,11 +295,11 @@ export class Membership<H extends ProgressingHolding> {
     if (isDue) this.#placesDueAt = performance.now() + this.#settings.cursorIntervalMs;
   }
 
-  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], generation: number, origin: Origin): void {
+  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], origin: Origin): void {
     for (const holding of plan.lost) this.#events.lost(holding);
     for (const holding of plan.released) this.#events.released(holding);
     for (const holding of plan.revoke) this.#events.revoked(holding);
-    for (const partition of taken) this.#events.taken(partition, generation, origin);
+    for (const partition of taken) this.#events.taken(partition, origin);
   }
 
   /** The lease runs until `deadline`, on the monotonic clock. If no later heartbeat succeeds, everything is lost then. */
@@ -319,13 +319,10 @@ export class Membership<H extends ProgressingHolding> {
 
   async #leave({ client }: GroupSession): Promise<void> {
     const { memberId } = this.#settings;
-    const generation = await this.#tables.begin(client, this.#idleMs);
+    await this.#tables.begin(client, this.#idleMs);
     this.#loseWhatIsNotOf(await this.#originOf(client));
     const holdings = this.#events.holdings();
-    await this.#tables.advance(
-      client,
-      holdings.filter((holding) => holding.generation === generation),
-    );
+    await this.#tables.advance(client, holdings);
     await this.#tables.removeMember(client, memberId);
     await this.#tables.wake(client, 'all');
     await client.query('commit');

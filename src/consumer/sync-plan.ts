@@ -8,6 +8,8 @@ export interface CursorRow {
   readonly nextOffset: bigint;
   /** Rises with every new owner. */
   readonly epoch: bigint;
+  /** Rises when the place is moved back, so that messages are handled again. */
+  readonly generation: number;
   /** Who handles the partition; a member that is gone may stand here. */
   readonly owner: string | null;
   /** Who is to handle it. */
@@ -34,7 +36,6 @@ export interface Holding {
 /** What a member sees while it holds the group's lock. */
 export interface SyncView<H extends Holding> {
   readonly memberId: string;
-  readonly generation: number;
   /** The members whose lease runs, this one among them. */
   readonly members: readonly AssignorMember[];
   readonly rows: readonly CursorRow[];
@@ -66,7 +67,7 @@ export interface SyncPlan<H extends Holding> {
  * under its old name) counts as free. A partition that was added later is not taken before it is open.
  */
 export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
-  const { memberId: me, generation } = view;
+  const { memberId: me } = view;
   const live = new Map(view.members.map((member) => [member.memberId, member]));
   const wantedNow = assign(
     view.members,
@@ -81,7 +82,7 @@ export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
     const wanted = wantedNow[at] ?? null;
     const holding = holdings.get(partitionName(row));
     holdings.delete(partitionName(row));
-    const holds = holding !== undefined && stillHolds(holding, row, me, generation);
+    const holds = holding !== undefined && stillHolds(holding, row, me);
     if (holding !== undefined && !holds) plan.lost.push(holding);
     if (wanted !== row.wanted) plan.wanted.push({ row, wanted });
 
@@ -111,8 +112,8 @@ export function partitionName({ topic, partition }: { readonly topic: string; re
   return `${topic}/${partition}`;
 }
 
-function stillHolds(holding: Holding, row: CursorRow, me: string, generation: number): boolean {
-  return row.owner === me && row.epoch === holding.epoch && holding.generation === generation;
+function stillHolds(holding: Holding, row: CursorRow, me: string): boolean {
+  return row.owner === me && row.epoch === holding.epoch && row.generation === holding.generation;
 }
 
 /** Whether everything that was appended to the topic before this partition was added is handled or parked. */

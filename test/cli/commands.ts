@@ -21,6 +21,7 @@ const ARGUMENTS: Readonly<Record<string, string>> = {
 /** Options that a command cannot do without. */
 const NEEDED: Readonly<Record<string, readonly string[]>> = {
   publish: ['--payload', '{}'],
+  'groups seek': ['--topic', 'orders', '--to-earliest'],
   'topics alter': ['--partitions', '9'],
 };
 /** Will do for a name and for an id. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
-import { createConsumer } from '../../src/consumer/index.ts';
+import { createConsumer, type Consumer } from '../../src/consumer/index.ts';
 import { defineEvent } from '../../src/message/definition.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { run } from './kit.ts';
@@ -79,6 +79,48 @@ it.each([
   const outcome = await run(['topics', ...args], { DATABASE_URL: database.connectionString });
   expect(outcome).toMatchObject({ exitCode, out: '' });
   expect(outcome.err).toMatch(message);
+});
+
+it('groups seek: shows what it would do, moves the group, and refuses a place that there is not', async () => {
+  await using database = await createTestDatabase();
+  await publish(database, 5);
+  await relayAll(database, 1);
+  const log = postgresLog({ connectionString: database.connectionString });
+  const seen: string[] = [];
+  const make = (): Consumer =>
+    createConsumer({ log, group: 'g', database: database.pool }).on(Counted, ({ payload: { n } }, { isReplay }) => {
+      seen.push(`${n}${isReplay ? ' again' : ''}`);
+    });
+  const first = make();
+  await first.start();
+  await expect.poll(() => first.status().handled, { timeout: 60_000 }).toBe(5);
+  await first.stop();
+  const seek = ['groups', 'seek', 'g', '--topic', 'counts'];
+  const moved = {
+    group: 'g',
+    topic: 'counts',
+    partitions: [{ partition: 0, from: '5', to: '3', again: '2', skipped: '0' }],
+  };
+  expect(await document(database, ...seek, '--by', '-2', '--dry-run')).toEqual({ ...moved, dryRun: true });
+  expect(await cli(database, ...seek, '--to-offset', '3', '--dry-run')).toMatch(
+    /FROM.*\n +0 +5 +3 +2 +0\nNothing was changed/,
+  );
+  expect(await document(database, ...seek, '--by', '-2')).toEqual({ ...moved, dryRun: false });
+  const second = make();
+  await second.start();
+  await expect.poll(() => seen.length, { timeout: 60_000 }).toBe(7);
+  await second.stop();
+  expect(seen.slice(5)).toEqual(['4 again', '5 again']);
+  const env = { DATABASE_URL: database.connectionString };
+  const refused = await run([...seek, '--to-offset', '6', '--json'], env);
+  expect(refused).toMatchObject({
+    exitCode: 1,
+    out: expect.stringMatching(/OFFSET_OUT_OF_RANGE.*expected 0 to 5/) as string,
+  });
+  expect(await run([...seek, '--to-time', '2999-01-01'], env)).toMatchObject({ exitCode: 2 });
+  expect(await run([...seek, '--to-earliest', '--by', '1'], env)).toMatchObject({ exitCode: 2 });
+  expect((await run(['groups', 'seek', 'no', '--topic', 'counts', '--to-latest'], env)).err).toMatch(/no group "no"/);
+  await log.close();
 });
 
 describe('a group that is behind', () => {

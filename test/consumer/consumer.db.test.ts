@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { seekGroup } from '../../src/consumer/index.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
 import { addEffect, Counted, Noted } from './counted.ts';
 import { counts, range, Stream, until } from './kit.ts';
@@ -99,10 +100,11 @@ describe('a consumer', () => {
     const consumer = stream.consumer().on(Counted, ({ payload }, { tx }) => addEffect(tx, payload));
     await consumer.start();
     await stream.untilEffects(10);
-    await stream.pool.query(
-      `begin; update tailrace.consumer_group set generation = generation + 1;
-       update tailrace.consumer_cursor set next_offset = 0; commit`,
-    );
+    await until(async () => {
+      const [sum] = await stream.rows<{ n: number }>('select sum(next_offset)::int as n from tailrace.consumer_cursor');
+      return sum?.n === 10;
+    });
+    await seekGroup({ log: stream.log, database: stream.pool, group: 'counting', topic: 'numbers', to: 'earliest' });
     await stream.untilEffects(20);
     expect((await stream.numbers())['a']).toEqual([...range(5), ...range(5)]);
   });

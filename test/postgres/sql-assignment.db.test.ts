@@ -5,7 +5,7 @@ import { migrate } from '../../src/postgres/migrations.ts';
 import { quoteSchema } from '../../src/postgres/schema-name.ts';
 import { createTestDatabase } from '../servers/test-database.ts';
 
-const ROW = { topic: 'orders', partition: 0, nextOffset: 0n, epoch: 1n, owner: 'one', wanted: null, opensAfter: null };
+const ROW = { topic: 'orders', partition: 0, nextOffset: 0n, epoch: 1n, owner: 'one', wanted: null, opensAfter: null, generation: 1 };
 
 describe.each(['tailrace', 'custom'])('assert_assignment in the schema %s', (schema) => {
   const assertOwner = `select ${quoteSchema(schema)}.assert_assignment('billing', 'orders', 0, 1)`;

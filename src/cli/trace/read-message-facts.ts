@@ -176,12 +176,12 @@ async function readGroups(
         place.next_offset::text as "nextOffset", parked.dead as "isDead", parked.reason, parked.attempts, parked.error,
         parked.parked_at as "parkedAt"
       from ${schema}.consumer_group g
-      left join lateral (select message_id, ${COMMITTED_AT} as at from ${schema}.processed_message m
-        where message_id = $1 and consumer = g.name and generation = g.generation limit 1) handled on true
-      left join lateral (select * from ${schema}.parked_message p
-        where p.message_id = $1 and p.group_name = g.name and p.generation = g.generation limit 1) parked on true
       left join ${schema}.consumer_cursor place
         on place.group_name = g.name and place.topic = $2 and place.partition = $3
+      left join lateral (select message_id, ${COMMITTED_AT} as at from ${schema}.processed_message m
+        where message_id = $1 and consumer = g.name and generation = coalesce(place.generation, g.generation) limit 1) handled on true
+      left join lateral (select * from ${schema}.parked_message p
+        where p.message_id = $1 and p.group_name = g.name and p.generation = coalesce(place.generation, g.generation) limit 1) parked on true
       where handled.message_id is not null or parked.message_id is not null
         or exists (select from ${schema}.consumer_cursor c where c.group_name = g.name and c.topic = $2)
       order by g.name collate "C"`,

@@ -1,0 +1,146 @@
+import type pg from 'pg';
+import { TailraceError } from '../base/errors.ts';
+import { currentVersion } from '../postgres/migrations.ts';
+import { ALL_MEMBERS, GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
+import type { ConsumerDatabase } from './options.ts';
+
+/** A database in which groups are looked after: a `pg.Pool`, or whatever hands out clients as it does. */
+export type GroupDatabase = Pick<ConsumerDatabase, 'connect'>;
+
+/** A group, and where it is. */
+export interface GroupInDatabase {
+  readonly database: GroupDatabase;
+  /** Quoted. */
+  readonly schema: string;
+  readonly schemaName: string;
+  readonly group: string;
+}
+
+/** A move of a group's place in a partition, and where the partition ends. */
+export interface MoveInPartition {
+  readonly partition: number;
+  readonly from: bigint;
+  readonly to: bigint;
+  readonly end: bigint;
+}
+
+/**
+ * Does something to a group alone: in one transaction, under the lock of the group's row, as its members do at each
+ * heartbeat. All members look at the group again afterwards.
+ *
+ * @throws TailraceError `UNKNOWN_GROUP`, `NOT_MIGRATED`.
+ */
+export async function inGroup<Result>(
+  { database, schema, schemaName, group }: GroupInDatabase,
+  work: (locked: LockedGroup) => Promise<Result>,
+): Promise<Result> {
+  const client = await database.connect();
+  let failed = true;
+  try {
+    await assertMigrated(client, schemaName);
+    await client.query('begin isolation level read committed');
+    const locked = new LockedGroup(client, schema, group);
+    await locked.lock();
+    const result = await work(locked);
+    await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, JSON.stringify({ group, members: ALL_MEMBERS })]);
+    await client.query('commit');
+    failed = false;
+    return result;
+  } finally {
+    client.release(failed); // a failed client is closed, which undoes its transaction
+  }
+}
+
+async function assertMigrated(client: pg.PoolClient, schema: string): Promise<void> {
+  const version = await currentVersion(client, schema);
+  if (version >= GROUPS_MIGRATION) return;
+  throw new TailraceError(
+    'NOT_MIGRATED',
+    `The schema ${schema} of this database is at migration ${version}; this needs ${GROUPS_MIGRATION}. Run: tailrace migrate`,
+    { details: { schema, version } },
+  );
+}
+
+/** A group whose row is locked by the transaction of `client`. */
+export class LockedGroup {
+  readonly client: pg.PoolClient;
+  readonly schema: string;
+  readonly group: string;
+
+  constructor(client: pg.PoolClient, schema: string, group: string) {
+    this.client = client;
+    this.schema = schema;
+    this.group = group;
+  }
+
+  /** @throws TailraceError `UNKNOWN_GROUP`. */
+  async lock(): Promise<void> {
+    const { rowCount } = await this.client.query(
+      `select from ${this.schema}.consumer_group where name = $1 for update`,
+      [this.group],
+    );
+    if (rowCount === 0) throw unknownGroup(this.group);
+  }
+
+  /** Where the group is in a topic, or in one partition of it. */
+  async placesIn(topic: string, partition?: number): Promise<{ partition: number; nextOffset: bigint }[]> {
+    const { rows } = await this.client.query<{ partition: number; next_offset: string }>(
+      `select partition, next_offset::text from ${this.schema}.consumer_cursor
+        where group_name = $1 and topic = $2 and partition = coalesce($3, partition) order by partition`,
+      [this.group, topic, partition ?? null],
+    );
+    return rows.map(({ partition: at, next_offset }) => ({ partition: at, nextOffset: BigInt(next_offset) }));
+  }
+
+  /**
+   * Ends the assignments of partitions: what their owners have under way there cannot commit any more. Waits for commits that
+   * have begun.
+   */
+  async fence(topic: string, partitions: readonly { readonly partition: number }[]): Promise<void> {
+    const values = [this.group, topic, partitions.map(({ partition }) => partition)];
+    await this.client.query(
+      `select pg_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || $2 || '/' || partition))
+        from unnest($3::int[]) partition`,
+      values,
+    );
+    await this.client.query(
+      `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null
+        where group_name = $1 and topic = $2 and partition = any($3::int[])`,
+      values,
+    );
+  }
+
+  /** Moves places. Those that move back begin a new generation. */
+  async move(topic: string, moves: readonly MoveInPartition[]): Promise<void> {
+    const isBack = moves.some(({ from, to }) => to < from);
+    if (isBack) {
+      await this.client.query(`update ${this.schema}.consumer_group set generation = generation + 1 where name = $1`, [
+        this.group,
+      ]);
+    }
+    await this.client.query(
+      `update ${this.schema}.consumer_cursor c set next_offset = v.place,
+          generation = case when v.place < c.next_offset then g.generation else c.generation end,
+          replay_below = case when v.place < c.next_offset then greatest(c.replay_below, c.next_offset) else c.replay_below end,
+          replay_until = case when v.place < c.next_offset then greatest(c.replay_until, v.ending) else c.replay_until end
+        from unnest($3::int[], $4::bigint[], $5::bigint[]) v (partition, place, ending), ${this.schema}.consumer_group g
+        where g.name = $1 and c.group_name = $1 and c.topic = $2 and c.partition = v.partition`,
+      [
+        this.group,
+        topic,
+        moves.map(({ partition }) => partition),
+        moves.map(({ to }) => to.toString()),
+        moves.map(({ end }) => end.toString()),
+      ],
+    );
+  }
+}
+
+/** The error for a group that is not in the database. */
+export function unknownGroup(group: string): TailraceError {
+  return new TailraceError(
+    'UNKNOWN_GROUP',
+    `There is no group ${JSON.stringify(group.slice(0, 200))} in this database. tailrace groups lists those that exist; they live in the database that their handlers write to.`,
+    { details: { group: group.slice(0, 200) } },
+  );
+}

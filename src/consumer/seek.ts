@@ -1,0 +1,154 @@
+import { TailraceError } from '../base/errors.ts';
+import type { Log, PartitionEnds } from '../broker/log.ts';
+import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+import { inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
+
+/**
+ * Where a group is to go on: at an offset, at the first record appended at a time or later, at the first or behind the last
+ * record, or by so many records further (below 0: back) than it is.
+ */
+export type SeekTarget =
+  'earliest' | 'latest' | { readonly offset: bigint } | { readonly time: Date } | { readonly by: bigint };
+
+/** What {@link seekGroup} is to do. */
+export interface SeekOptions {
+  /** Where the group's records are. */
+  readonly log: Log;
+  /** The database that the group's handlers write to: a `pg.Pool`, or whatever hands out clients as it does. */
+  readonly database: GroupDatabase;
+  readonly group: string;
+  readonly topic: string;
+  /** @defaultValue all partitions that the group knows */
+  readonly partition?: number;
+  readonly to: SeekTarget;
+  /** Only say what would be changed. @defaultValue false */
+  readonly dryRun?: boolean;
+  /** The schema of tailrace's tables. @defaultValue 'tailrace' */
+  readonly schema?: string;
+}
+
+/** The place of a group in a partition, before and after. */
+export interface SeekMove {
+  readonly partition: number;
+  readonly from: bigint;
+  readonly to: bigint;
+}
+
+/** A place that a group has. */
+export interface KnownPlace {
+  readonly partition: number;
+  readonly nextOffset: bigint;
+}
+
+/**
+ * Moves a group to another place in a topic, whether or not its members run: these drop what they hold of the partitions,
+ * nothing of it is committed any more, and they go on at the new place. Where the place moves back, the records from there
+ * on are handled again, as replays (`HandlerContext.isReplay`); where it moves forward, the records between are not handled,
+ * and what was handled beyond stays handled. All partitions move, or none. Places are as the group has stored them, which it
+ * does every `cursorIntervalMs`.
+ *
+ * @throws TailraceError `UNKNOWN_GROUP`: no such group, or it has no place there; `UNKNOWN_TOPIC`; `OFFSET_OUT_OF_RANGE`;
+ * `INVALID_OPTION`: a time in the future; `NOT_MIGRATED`.
+ */
+export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
+  const { log, database, group, topic, partition, dryRun = false, schema = DEFAULT_SCHEMA } = options;
+  const to = checkedTarget(options.to);
+  return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
+    const known = await locked.placesIn(topic, partition);
+    if (known.length === 0) throw noPlace(group, topic, partition);
+    // From here on no handler's transaction of these partitions commits, so that the ends are beyond all that was handled.
+    if (!dryRun) await locked.fence(topic, known);
+    const places = await locked.placesIn(topic, partition);
+    const ends = await endsOf(log, topic);
+    const moves = planSeek(topic, places, ends, to, await timesOf(log, topic, to));
+    if (!dryRun) await move(locked, topic, moves, ends);
+    return moves;
+  });
+}
+
+async function move(locked: LockedGroup, topic: string, moves: readonly SeekMove[], ends: readonly PartitionEnds[]) {
+  const endOf = new Map(ends.map(({ partition, end }) => [partition, end]));
+  await locked.move(
+    topic,
+    moves.map((each) => ({ ...each, end: endOf.get(each.partition) ?? 0n })),
+  );
+}
+
+/**
+ * The moves that bring a group from its places to the target.
+ *
+ * @param times where the records of the target's time begin, by partition.
+ * @throws TailraceError `OFFSET_OUT_OF_RANGE`: a partition has no such place; nothing is bent to what there is.
+ */
+export function planSeek(
+  topic: string,
+  places: readonly KnownPlace[],
+  ends: readonly PartitionEnds[],
+  target: SeekTarget,
+  times: ReadonlyMap<number, bigint> = new Map(),
+): SeekMove[] {
+  const byPartition = new Map(ends.map((end) => [end.partition, end]));
+  return places.map(({ partition, nextOffset: from }) => {
+    const { start, end } = byPartition.get(partition) ?? { start: 0n, end: 0n };
+    const to = placeOf(target, { from, start, end, ofTime: times.get(partition) ?? end });
+    if (to >= start && to <= end) return { partition, from, to };
+    throw new TailraceError(
+      'OFFSET_OUT_OF_RANGE',
+      `The group cannot be moved to offset ${to} of ${topic} partition ${partition}: expected ${start} to ${end}. Nothing was changed. Choose a place in between, or move to the earliest or the latest.`,
+      { details: { topic, partition, offset: to, start, end } },
+    );
+  });
+}
+
+interface PlaceFacts {
+  readonly from: bigint;
+  readonly start: bigint;
+  readonly end: bigint;
+  readonly ofTime: bigint;
+}
+
+function placeOf(target: SeekTarget, { from, start, end, ofTime }: PlaceFacts): bigint {
+  if (target === 'earliest') return start;
+  if (target === 'latest') return end;
+  if ('offset' in target) return target.offset;
+  return 'by' in target ? from + target.by : ofTime;
+}
+
+async function endsOf(log: Log, topic: string): Promise<PartitionEnds[]> {
+  const ends = await log.ends(topic);
+  if (ends.length > 0) return ends;
+  throw new TailraceError(
+    'UNKNOWN_TOPIC',
+    `There is no topic ${JSON.stringify(topic.slice(0, 200))} in the log, so that nobody can be moved in it.`,
+    { details: { topic: topic.slice(0, 200) } },
+  );
+}
+
+async function timesOf(log: Log, topic: string, target: SeekTarget): Promise<ReadonlyMap<number, bigint>> {
+  if (typeof target === 'string' || !('time' in target)) return new Map();
+  const places = await log.offsetsAt(topic, target.time);
+  return new Map(places.map(({ partition, offset }) => [partition, offset]));
+}
+
+/** By how much a time may be ahead of this process's clock, since it may come from another one. */
+const CLOCK_DIFFERENCE_MS = 60_000;
+
+function checkedTarget(target: SeekTarget): SeekTarget {
+  if (typeof target === 'string' || !('time' in target)) return target;
+  const ms = target.time.getTime();
+  if (ms <= Date.now() + CLOCK_DIFFERENCE_MS) return target;
+  const found = Number.isNaN(ms) ? 'a Date that is no time' : `${target.time.toISOString()}, which is in the future`;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `seekGroup: time is ${found}. Expected a time that has passed, or 'latest'.`,
+  );
+}
+
+function noPlace(group: string, topic: string, partition: number | undefined): TailraceError {
+  const where = partition === undefined ? `topic ${topic}` : `partition ${partition} of topic ${topic}`;
+  return new TailraceError(
+    'UNKNOWN_GROUP',
+    `The group ${group} has no place in ${where}: it has never read it. tailrace groups describe ${group} shows where it has one.`,
+    { details: { group, topic, ...(partition !== undefined && { partition }) } },
+  );
+}
