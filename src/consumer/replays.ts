@@ -19,8 +19,9 @@ export class Replays {
    * seek may have had in flight: what lies below is known by its offset, what lies above was appended later.
    */
   async among(tx: pg.ClientBase, items: readonly Delivery[]): Promise<ReadonlySet<string>> {
-    const partition = items[0]?.partition;
-    if (partition === undefined || partition.replayUntil <= items[0]!.record.offset) return NONE;
+    const [first] = items;
+    if (first === undefined || first.partition.replayUntil <= first.record.offset) return NONE;
+    const { partition } = first;
     const { replayBelow, replayUntil, generation } = partition;
     const known = items.filter(({ record }) => record.offset < replayBelow);
     const open = items.filter(({ record }) => record.offset >= replayBelow && record.offset < replayUntil);

@@ -72,6 +72,12 @@ it('what was handled beyond the stored place is a replay too, and what was not i
   await seek(stream, { by: 0n });
   await stream.pool.query(`update tailrace.consumer_cursor set next_offset = 1`); // 'stuck' 1 was skipped by hand
   expect(await seek(stream, 'earliest')).toEqual([{ partition: 0, from: 1n, to: 0n }]);
+  await until(async () => {
+    const rows = await stream.rows<{ epoch: string }>(
+      'select epoch from tailrace.consumer_cursor where owner is not null',
+    );
+    return `${consumer.status().assignments[0]?.epoch}` === rows[0]?.epoch;
+  }); // what it had under way before is cut off
   gate.resolve(undefined);
   await isStored(stream, 6);
   expect(await stream.numbers()).toEqual({ free: range(3), stuck: [2, 3] });
