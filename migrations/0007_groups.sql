@@ -48,11 +48,12 @@ end $$;
 alter table tailrace.consumer_cursor add column opens_after bigint[];
 
 -- A place that is moved back begins a new generation of its partition, in which messages are handled again. Records below
--- `replay_below` were handled or parked in an earlier one; of those from there to `replay_until`, the rows of
--- processed_message know.
+-- `replay_below` were handled in an earlier one, but for those at the offsets `replay_except`, which were parked when the place
+-- was moved; of those from there to `replay_until`, the rows of processed_message know.
 alter table tailrace.consumer_cursor
   add column generation int not null default 1,
   add column replay_below bigint not null default 0,
-  add column replay_until bigint not null default 0;
+  add column replay_until bigint not null default 0,
+  add column replay_except bigint[] not null default '{}';
 
 insert into tailrace.migration (version, name) values (7, 'groups');

@@ -15,7 +15,7 @@ export class AssignedPartition implements ProgressingHolding {
   readonly epoch: bigint;
   readonly generation: number;
   readonly origin: Origin;
-  /** Records below it were handled or parked in an earlier generation. */
+  /** Records below it were handled in an earlier generation, but for a few. */
   readonly replayBelow: bigint;
   /** Records from here on were not. */
   readonly replayUntil: bigint;
@@ -27,6 +27,7 @@ export class AssignedPartition implements ProgressingHolding {
   /** What is parked of it. */
   readonly parked = new ParkedKeys();
   readonly #mark: LowMark;
+  readonly #replayExcept: ReadonlySet<bigint>;
   readonly #abort = new AbortController();
   #state: AssignmentState = 'owned';
 
@@ -37,6 +38,7 @@ export class AssignedPartition implements ProgressingHolding {
     this.generation = taken.generation;
     this.replayBelow = taken.replayBelow;
     this.replayUntil = taken.replayUntil;
+    this.#replayExcept = new Set(taken.replayExcept);
     this.origin = origin;
     this.#mark = new LowMark(taken.nextOffset);
   }
@@ -70,6 +72,11 @@ export class AssignedPartition implements ProgressingHolding {
   /** Where to fetch next. */
   get fetchPosition(): FetchPosition {
     return { topic: this.topic, partition: this.partition, offset: this.#mark.end };
+  }
+
+  /** Whether a record is known to have been handled in an earlier generation, without asking the database. */
+  isReplay(offset: bigint): boolean {
+    return offset < this.replayBelow && !this.#replayExcept.has(offset);
   }
 
   /** Takes a fetched record in. */

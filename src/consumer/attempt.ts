@@ -10,6 +10,7 @@ import type { Unit } from './lanes.ts';
 import type { ConsumerSettings } from './options.ts';
 import type { ParkNote } from './park-note.ts';
 import type { ParkedMessages, ParkedRow } from './parked-messages.ts';
+import { Replays } from './replays.ts';
 
 /** How one attempt at a unit ended. */
 export type AttemptResult =
@@ -29,14 +30,14 @@ export type AttemptResult =
 
 /** Makes one attempt at what is to be done with the records of a unit. */
 export class Attempts {
-  readonly #settings: Pick<ConsumerSettings, 'group' | 'maxHandlerMs'>;
+  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>;
   readonly #transactions: HandlerTransactions;
   readonly #messages: ParkedMessages;
   readonly #tracing: Tracing | undefined;
   readonly #replays: Replays;
 
   constructor(
-    settings: Pick<ConsumerSettings, 'group' | 'maxHandlerMs'>,
+    settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>,
     transactions: HandlerTransactions,
     messages: ParkedMessages,
     tracing: Tracing | undefined,

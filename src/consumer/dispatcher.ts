@@ -181,9 +181,9 @@ export class Dispatcher {
     this.#limits.drop((unit) => unit.items[0]?.partition === partition);
   }
 
-  #taskFor({ replayBelow }: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
+  #taskFor(partition: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
     const handler = this.#registry.find(topic, type);
-    if (handler?.onReplay === 'skip' && offset < replayBelow) return undefined;
+    if (handler?.onReplay === 'skip' && partition.isReplay(offset)) return undefined;
     if (handler !== undefined) return { todo: 'handle', handler, alone: false };
     return this.#settings.onUnhandledType === 'ignore' ? undefined : { todo: 'park', note: unhandled(0) };
   }

@@ -122,6 +122,9 @@ export class LockedGroup {
       `update ${this.schema}.consumer_cursor c set next_offset = v.place,
           generation = case when v.place < c.next_offset then g.generation else c.generation end,
           replay_below = case when v.place < c.next_offset then greatest(c.replay_below, c.next_offset) else c.replay_below end,
+          replay_except = case when v.place < c.next_offset then array(
+            select record_offset from ${this.schema}.parked_message p where p.group_name = $1 and p.topic = $2 and p.partition = c.partition
+            union select o from unnest(c.replay_except) o where o >= c.next_offset) else c.replay_except end,
           replay_until = case when v.place < c.next_offset then greatest(c.replay_until, v.ending) else c.replay_until end
         from unnest($3::int[], $4::bigint[], $5::bigint[]) v (partition, place, ending), ${this.schema}.consumer_group g
         where g.name = $1 and c.group_name = $1 and c.topic = $2 and c.partition = v.partition`,

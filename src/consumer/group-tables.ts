@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import type { AssignorMember } from './assignor.ts';
+import type { BlockedKey } from './added-partitions.ts';
 import type { CursorRow } from './sync-plan.ts';
 
 /** Ends every wait of a member for another: the channel on which members that have something to do are named. */
@@ -28,8 +29,9 @@ export interface AddedPartition extends PlaceInPartition {
 export interface TakenPartition extends PlaceInPartition {
   readonly epoch: bigint;
   readonly generation: number;
-  /** Records below it were handled or parked in an earlier generation. */
+  /** Records below it were handled in an earlier generation, but for those in `replayExcept`. */
   readonly replayBelow: bigint;
+  readonly replayExcept: readonly bigint[];
   /** Records from here on were not. */
   readonly replayUntil: bigint;
 }
@@ -53,6 +55,7 @@ interface CursorText {
 interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offset' | 'epoch' | 'generation'> {
   replay_below: string;
   replay_until: string;
+  replay_except: string[];
 }
 
 /**
@@ -193,18 +196,32 @@ export class GroupTables {
        from unnest($2::text[], $3::int[]) v (topic, partition)
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
        returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
-         c.replay_until::text`,
+         c.replay_until::text, c.replay_except::text[]`,
       [this.#group, locked.rows.map(({ topic }) => topic), locked.rows.map(({ partition }) => partition), memberId],
     );
-    return taken.rows.map(({ topic, partition, next_offset, epoch, generation, replay_below, replay_until }) => ({
-      topic,
-      partition,
-      nextOffset: BigInt(next_offset),
-      epoch: BigInt(epoch),
-      generation,
-      replayBelow: BigInt(replay_below),
-      replayUntil: BigInt(replay_until),
-    }));
+    return taken.rows.map(
+      ({ topic, partition, next_offset, epoch, generation, replay_below, replay_until, replay_except }) => ({
+        topic,
+        partition,
+        nextOffset: BigInt(next_offset),
+        epoch: BigInt(epoch),
+        generation,
+        replayBelow: BigInt(replay_below),
+        replayUntil: BigInt(replay_until),
+        replayExcept: replay_except.map(BigInt),
+      }),
+    );
+  }
+
+  /** The keys of these topics that are blocked by a record that is parked, each with its partition. */
+  async blockedKeys(client: pg.PoolClient, rows: readonly CursorRow[]): Promise<BlockedKey[]> {
+    const found = await client.query<BlockedKey>(
+      `select distinct p.topic, p.partition, p.key from ${this.#schema}.parked_message p
+        join ${this.#schema}.consumer_cursor c using (group_name, topic, partition)
+        where p.group_name = $1 and p.topic = any($2::text[]) and p.blocks and p.generation = c.generation`,
+      [this.#group, rows.map(({ topic }) => topic)],
+    );
+    return found.rows;
   }
 
   /** Forgets a member and sets all its partitions free. */

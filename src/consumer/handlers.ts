@@ -23,8 +23,8 @@ export interface HandlerContext {
   /** 1 at first, more after failures of the handler. */
   readonly attempt: number;
   /**
-   * Whether the group has handled or parked the message before, and a seek made it come again; for a batch, whether that
-   * holds for any of its messages.
+   * Whether the group has handled the message before, and a seek made it come again; for a batch, whether that holds for any
+   * of its messages.
    */
   readonly isReplay: boolean;
   /** Fires when the transaction will not be committed any more, or is wanted to end. */

@@ -3,6 +3,7 @@ import { backoffMs } from '../base/backoff.ts';
 import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
+import { addedAmong, heldUp } from './added-partitions.ts';
 import { GroupSession } from './group-session.ts';
 import { GroupTables, type TakenPartition } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
@@ -235,13 +236,26 @@ export class Membership<H extends ProgressingHolding> {
     await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
     await this.#tables.release(client, plan.release);
-    const taken = await this.#tables.take(client, memberId, plan.take);
+    const take = await this.#notHeldUp(client, plan.take, rows);
+    const taken = await this.#tables.take(client, memberId, take);
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
     this.#tell(plan, taken, origin);
     this.#trustUntil(startedAt + leaseMs);
-    this.#isTakeOpen = taken.length < plan.take.length;
+    this.#isTakeOpen = taken.length < take.length;
     return true;
+  }
+
+  /** What is to be taken, without partitions that were added and to which a key has moved that is blocked elsewhere. */
+  async #notHeldUp(
+    client: pg.PoolClient,
+    take: readonly CursorRow[],
+    rows: readonly CursorRow[],
+  ): Promise<readonly CursorRow[]> {
+    const added = addedAmong(take);
+    if (added.length === 0) return take;
+    const waiting = heldUp(added, rows, await this.#tables.blockedKeys(client, added));
+    return take.filter((row) => !waiting.includes(row));
   }
 
   /** Where this transaction is, and the log. */

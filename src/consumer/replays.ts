@@ -3,7 +3,7 @@ import type { Delivery } from './delivery.ts';
 
 const NONE: ReadonlySet<string> = new Set();
 
-/** Tells the messages that a group has handled or parked in an earlier generation of their partition. */
+/** Tells the messages that a group has handled in an earlier generation of their partition. */
 export class Replays {
   readonly #schema: string;
   readonly #group: string;
@@ -23,7 +23,7 @@ export class Replays {
     if (first === undefined || first.partition.replayUntil <= first.record.offset) return NONE;
     const { partition } = first;
     const { replayBelow, replayUntil, generation } = partition;
-    const known = items.filter(({ record }) => record.offset < replayBelow);
+    const known = items.filter(({ record }) => partition.isReplay(record.offset));
     const open = items.filter(({ record }) => record.offset >= replayBelow && record.offset < replayUntil);
     const ids = new Set(known.map(({ record }) => record.messageId));
     if (open.length === 0) return ids;

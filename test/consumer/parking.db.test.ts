@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { seekGroup } from '../../src/consumer/index.ts';
 import { addEffect, type Count, Counted } from './counted.ts';
 import { counts, range, Stream, until } from './kit.ts';
 
@@ -160,8 +161,8 @@ describe('what was parked before a seek', () => {
     const before = await consume();
     await until(() => before.status().linedUp === 2);
     await before.stop();
-    await stream.rows(`update tailrace.consumer_group set generation = 2`);
-    await stream.rows(`update tailrace.consumer_cursor set next_offset = 3`); // b2
+    const group = { log: stream.log, database: stream.pool, group: 'counting', topic: 'numbers' };
+    expect(await seekGroup({ ...group, to: { offset: 3n } })).toEqual([{ partition: 0, from: 6n, to: 3n }]); // b2
     isMended = true;
     const after = await consume();
     await until(() => after.status().handled === 4);

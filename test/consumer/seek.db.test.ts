@@ -58,13 +58,15 @@ it('what was handled beyond the stored place is a replay too, and what was not i
   await stream.publish(...counts(['stuck', 'free'], 3));
   const gate = Promise.withResolvers<undefined>();
   const seen: string[] = [];
-  const consumer = stream
-    .consumer({ concurrency: 8, drainTimeoutMs: 0 })
-    .on(Counted, { onReplay: 'skip' }, async ({ payload }, { tx, isReplay }) => {
+  const consumer = stream.consumer({ concurrency: 8, drainTimeoutMs: 0 }).on(
+    Counted,
+    async ({ payload }, { tx, isReplay }) => {
       if (payload.key === 'stuck') await gate.promise;
       await addEffect(tx, payload);
       seen.push(`${payload.key} ${payload.n} ${isReplay}`);
-    });
+    },
+    { onReplay: 'skip' },
+  );
   await consumer.start();
   await stream.untilEffects(3);
   expect(await stream.numbers()).toEqual({ free: range(3) });
