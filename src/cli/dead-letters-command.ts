@@ -1,6 +1,15 @@
 import { Command, Option } from 'commander';
 import type pg from 'pg';
 import type { DeadLetterAction } from '../broker/postgres/ask.ts';
+import {
+  discardDeadLetters,
+  editAndRetryDeadLetter,
+  retryDeadLetters,
+  type DeadLetterFilter,
+  type DeadLetterOptions,
+  type DeadLetterPlace,
+} from '../consumer/dead-letters.ts';
+import type { Headers } from '../message/message.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
@@ -33,9 +42,19 @@ interface ShowOptions extends DatabaseOptions {
 }
 
 interface AskOptions extends DatabaseOptions {
+  readonly group?: string;
+  readonly type?: string;
+  readonly reason?: string;
+  readonly dryRun?: true;
   readonly topic?: string;
   readonly all?: true;
   readonly wait: number;
+}
+
+interface EditOptions extends DatabaseOptions {
+  readonly payload?: string;
+  readonly header: readonly string[];
+  readonly dryRun?: true;
 }
 
 /** Adds `tailrace dead-letters`. */
@@ -45,13 +64,14 @@ export function addDeadLettersCommand(program: Command, terminal: Terminal): voi
     .helpCommand(false)
     .summary('list messages that were set aside, show, retry or discard them')
     .description(
-      'Lists the messages that groups have set aside, and those that the relay could not route; shows one; lets the relay route them again, or forget them.',
+      'Lists the messages that groups have set aside, and those that the relay could not route; shows one; lets groups handle them again, or the relay route them; discards them.',
     )
     .addHelpText('after', defaultCommandHelp('tailrace dead-letters list'));
   addList(letters, terminal);
   addShow(letters, terminal);
   addAsk(letters, terminal, 'retry');
   addAsk(letters, terminal, 'discard');
+  addEdit(letters, terminal);
 }
 
 function addList(letters: Command, terminal: Terminal): void {
@@ -89,30 +109,67 @@ function addShow(letters: Command, terminal: Terminal): void {
 
 const ASKS = {
   retry: {
-    summary: 'let the relay route messages again that it could not',
+    summary: 'let groups handle, or the relay route, messages again',
     description:
-      'Lets the relay that runs route messages again, in the order of the outbox, and waits for it. They come behind what their keys have in the topic by then. If no relay runs, the next one does it.',
+      'With --group, lets groups handle dead letters again, at once and with fresh attempts: those of a key in their order, and what lines up behind them after them. Else lets the relay that runs route messages again that it could not, in the order of the outbox, and waits for it. They come behind what their keys have in the topic by then. If no relay runs, the next one does it.',
   },
   discard: {
-    summary: 'let the relay forget messages that it could not route',
+    summary: 'forget messages of groups, or of the relay',
     description:
-      'Lets the relay that runs forget messages for good, which it logs, and waits for it. If no relay runs, the next one does it.',
+      'With --group, removes dead letters of groups for good; what lines up behind them goes on. Else lets the relay that runs forget messages that it could not route, which it logs, and waits for it. If no relay runs, the next one does it. What was discarded of groups is kept in parked_audit.',
   },
 } as const;
 
 function addAsk(letters: Command, terminal: Terminal, action: DeadLetterAction): void {
   const name = `tailrace dead-letters ${action}`;
-  withDatabaseOptions(letters.command(action))
+  const command = withDatabaseOptions(letters.command(action));
+  if (action === 'retry') command.alias('redrive');
+  command
     .summary(ASKS[action].summary)
     .description(ASKS[action].description)
-    .argument('[positions...]', 'their positions in the outbox, as the list has them')
+    .argument('[places...]', 'as the list has them: topic/partition@offset of a group, positions of the relay')
+    .option('--group <group>', 'those of this group')
     .option('--topic <topic>', 'all of this topic')
+    .option('--type <type>', 'all of this type; with --group')
+    .option('--reason <reason>', 'all with this reason, such as HANDLER_FAILED; with --group')
     .option('--all', 'all')
+    .option('--dry-run', 'say what would be done, and do nothing; with --group')
     .addOption(
       new Option('--wait <seconds>', 'how long to wait for the relay').argParser(wholeNumber(0, 86_400)).default(30),
     )
-    .addHelpText('after', exampleHelp(`${name} 2203 2204`, `${name} --topic orders`))
-    .action((positions: readonly string[], options: AskOptions) => runAsk(action, positions, options, terminal));
+    .addHelpText(
+      'after',
+      exampleHelp(
+        `${name} 2203 2204`,
+        `${name} --group billing orders/3@1041`,
+        `${name} --group billing --all --dry-run`,
+      ),
+    )
+    .action((places: readonly string[], options: AskOptions) =>
+      options.group === undefined
+        ? runAsk(action, places, options, terminal)
+        : runOfGroup(action, options.group, places, options, terminal),
+    );
+}
+
+function addEdit(letters: Command, terminal: Terminal): void {
+  withDatabaseOptions(letters.command('edit-and-redrive'))
+    .summary('replace the content of a dead letter, and let its group handle it again')
+    .description(
+      'Replaces the payload or the headers of a dead letter of a group, and lets the group handle it again, at once and with fresh attempts. It keeps its id, its key and its place. What it was before is kept in parked_audit.',
+    )
+    .argument('<group>', 'the group')
+    .argument('<place>', 'topic, partition and offset, as the list has them')
+    .option('--payload <json>', 'the new payload, as JSON')
+    .option('--header <name=value...>', 'the new headers, all of them', [])
+    .option('--dry-run', 'say what would be done, and do nothing')
+    .addHelpText(
+      'after',
+      exampleHelp(
+        `tailrace dead-letters edit-and-redrive billing orders/3@1041 --payload '{"orderId":"A-1","total":10}'`,
+      ),
+    )
+    .action((group: string, place: string, options: EditOptions) => runEdit(group, place, options, terminal));
 }
 
 interface LetterRow {
@@ -221,19 +278,14 @@ async function runShow(
   if (group === undefined || place === undefined) {
     throw usageFailure('Expected a group and a place, such as billing orders/3@1041, or --relay and a position.');
   }
-  const [, topic, partition, offset] = /^([A-Za-z0-9._-]+)\/(\d{1,9})@(\d{1,18})$/.exec(place) ?? [];
-  if (topic === undefined) {
-    throw usageFailure(
-      `The place is ${JSON.stringify(place)}. Expected topic/partition@offset, such as orders/3@1041.`,
-    );
-  }
+  const { topic, partition, offset } = placeOf(place);
   const url = databaseUrl(options.databaseUrl, terminal);
   const { rows } = await withClient({ url, schema, command: 'dead-letters' }, (client) =>
     client.query<WholeLetterRow>(
       `select ${COLUMNS}, headers, payload::text as payload, payload_bytes as bytes
         from ${quoteSchema(schema)}.parked_message
         where group_name = $1 and topic = $2 and partition = $3 and record_offset = $4 order by generation desc limit 1`,
-      [group, topic, partition, offset],
+      [group, topic, partition, offset.toString()],
     ),
   );
   const [letter] = rows;
@@ -243,6 +295,111 @@ async function runShow(
     );
   }
   terminal.out(options.json === true ? letterJson(letter) : letterText(letter));
+}
+
+/** Reads a place as the list has it. */
+function placeOf(place: string): Required<Pick<DeadLetterFilter, 'topic' | 'partition' | 'offset'>> {
+  const [, topic, partition, offset] = /^([A-Za-z0-9._-]+)\/(\d{1,9})@(\d{1,18})$/.exec(place) ?? [];
+  if (topic === undefined || offset === undefined) {
+    throw usageFailure(
+      `The place is ${JSON.stringify(place)}. Expected topic/partition@offset, such as orders/3@1041.`,
+    );
+  }
+  return { topic, partition: Number(partition), offset: BigInt(offset) };
+}
+
+async function runOfGroup(
+  action: DeadLetterAction,
+  group: string,
+  places: readonly string[],
+  { topic, type, reason, all, dryRun, ...options }: AskOptions,
+  terminal: Terminal,
+): Promise<void> {
+  const isNarrowed = [topic, type, reason].some((given) => given !== undefined);
+  if ([places.length > 0, isNarrowed, all === true].filter(Boolean).length !== 1) {
+    throw usageFailure('Expected places, or some of --topic, --type and --reason, or --all.');
+  }
+  const narrowed = {
+    ...(topic !== undefined && { topic }),
+    ...(type !== undefined && { type }),
+    ...(reason !== undefined && { reason }),
+  };
+  const filters: DeadLetterFilter[] =
+    places.length > 0 ? places.map((place) => ({ group, ...placeOf(place) })) : [{ group, ...narrowed }];
+  const change = action === 'retry' ? retryDeadLetters : discardDeadLetters;
+  const done = await actOnLetters(options, dryRun, terminal, async (given) => {
+    const changed: DeadLetterPlace[] = [];
+    for (const filter of filters) changed.push(...(await change(filter, given)));
+    return changed;
+  });
+  if (done.length === 0 && places.length > 0) throw nothingThere(places.length, group);
+  tellOfGroup(action, done, { ...options, dryRun }, terminal);
+  if (done.length < places.length) throw nothingThere(places.length - done.length, group);
+}
+
+async function runEdit(
+  group: string,
+  place: string,
+  { payload, header, dryRun, ...options }: EditOptions,
+  terminal: Terminal,
+): Promise<void> {
+  if (payload === undefined && header.length === 0) throw usageFailure('Expected --payload, or --header, or both.');
+  const filter = { group, ...placeOf(place) };
+  const edit = { ...(payload !== undefined && { payload }), ...(header.length > 0 && { headers: headersOf(header) }) };
+  const done = await actOnLetters(options, dryRun, terminal, (given) => editAndRetryDeadLetter(filter, edit, given));
+  if (done.length === 0) throw nothingThere(1, group);
+  tellOfGroup('edit-and-redrive', done, { ...options, dryRun }, terminal);
+}
+
+function headersOf(given: readonly string[]): Headers {
+  return Object.fromEntries(
+    given.map((header) => {
+      const at = header.indexOf('=');
+      if (at < 1) throw usageFailure(`The header is ${JSON.stringify(header)}. Expected name=value.`);
+      return [header.slice(0, at), header.slice(at + 1)];
+    }),
+  );
+}
+
+function actOnLetters(
+  { schema, databaseUrl: given }: DatabaseOptions,
+  dryRun: true | undefined,
+  terminal: Terminal,
+  work: (options: DeadLetterOptions) => Promise<readonly DeadLetterPlace[]>,
+): Promise<readonly DeadLetterPlace[]> {
+  const url = databaseUrl(given, terminal);
+  return withClient({ url, schema, command: 'dead-letters' }, (client) =>
+    work({ database: client, schema, dryRun: dryRun === true }),
+  );
+}
+
+function tellOfGroup(
+  action: DeadLetterAction | 'edit-and-redrive',
+  done: readonly DeadLetterPlace[],
+  { schema, json, dryRun }: DatabaseOptions & { readonly dryRun: true | undefined },
+  terminal: Terminal,
+): void {
+  const letters = done.map(({ topic, partition, offset, messageId, ...letter }) => ({
+    ...letter,
+    place: `${topic}/${partition}@${offset}`,
+    id: messageId,
+  }));
+  if (json === true) {
+    terminal.out(`${JSON.stringify({ schema, action, dryRun: dryRun === true, deadLetters: letters })}\n`);
+    return;
+  }
+  if (letters.length > 0) {
+    const rows = letters.map(({ group, place, type, key, reason }) => [group, place, type, key, reason]);
+    terminal.out(`${formatTable(['GROUP', 'PLACE', 'TYPE', 'KEY', 'REASON'], rows)}\n`);
+  }
+  const verb = action === 'discard' ? 'discarded' : 'to be handled again';
+  terminal.out(dryRun === true ? `${letters.length} would be ${verb}.\n` : `${letters.length} ${verb}.\n`);
+}
+
+function nothingThere(count: number, group: string): CommandFailure {
+  return new CommandFailure(
+    `Nothing was done for ${count}: the group ${group} has no dead letters there, or they are being handled. tailrace dead-letters list --all --group ${group} lists what it has.`,
+  );
 }
 
 async function runShowOfRelay(
@@ -268,17 +425,20 @@ const POSITION = /^\d{1,18}$/;
 function assertPosition(position: string): void {
   if (POSITION.test(position)) return;
   throw usageFailure(
-    `The position is ${JSON.stringify(position)}. Expected a number as tailrace dead-letters list --relay has it. Dead letters of groups can be neither retried nor discarded yet.`,
+    `The position is ${JSON.stringify(position)}. Expected a number as tailrace dead-letters list --relay has it. For a place in a topic, name its --group.`,
   );
 }
 
 async function runAsk(
   action: DeadLetterAction,
   positions: readonly string[],
-  { schema, topic, all, wait, ...options }: AskOptions,
+  { schema, topic, type, reason, dryRun, all, wait, ...options }: AskOptions,
   terminal: Terminal,
 ): Promise<void> {
   positions.forEach(assertPosition);
+  if (type !== undefined || reason !== undefined || dryRun === true) {
+    throw usageFailure('--type, --reason and --dry-run go with --group.');
+  }
   if ([positions.length > 0, topic !== undefined, all === true].filter(Boolean).length !== 1) {
     throw usageFailure('Expected positions, or --topic, or --all.');
   }

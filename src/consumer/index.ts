@@ -16,3 +16,13 @@ export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';
 export type { AttemptDurations } from './attempt-durations.ts';
 export { registerConsumerMetrics, type MetricsRegistry } from './metrics.ts';
+export {
+  discardDeadLetters,
+  editAndRetryDeadLetter,
+  retryDeadLetters,
+  type DeadLetterEdit,
+  type DeadLetterFilter,
+  type DeadLetterOptions,
+  type DeadLetterPlace,
+  type ParkedDatabase,
+} from './dead-letters.ts';

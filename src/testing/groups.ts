@@ -4,7 +4,7 @@ import type { LiveMember, PipelineTables, Place, StoredPlace } from './pipeline-
 /** How far a group is behind. */
 export interface GroupProgress {
   readonly group: string;
-  /** Messages of its topics that it has neither handled nor set aside. */
+  /** Messages of its topics that it has neither handled nor set aside for good; those that wait for a retry count. */
   readonly behind: number;
   /** Whether one of its members has ever been there: before that nobody knows its topics. */
   readonly isKnown: boolean;
@@ -51,7 +51,10 @@ export class Groups {
     const groups = new Map(members.map(({ memberId, group }) => [memberId, group]));
     for (const known of this.#registered) known.group ??= groups.get(known.consumer.status().memberId);
     const names = new Set([...groups.values(), ...this.#registered.flatMap(({ group }) => group ?? [])]);
-    return [...names].sort().map((group) => this.#progressOf(group, ends, { members, stored }));
+    const progress = [...names].sort().map((group) => this.#progressOf(group, ends, { members, stored }));
+    // Asked for last: what a member has passed, because it is parked, is in the table by then.
+    const parked = await this.#tables.parked(ends);
+    return progress.map((one) => ({ ...one, behind: one.behind + (parked.get(one.group) ?? 0) }));
   }
 
   #progressOf(group: string, ends: readonly Place[], views: GroupViews): GroupProgress {

@@ -89,4 +89,28 @@ export class PipelineTables {
       nextOffset: BigInt(next_offset),
     }));
   }
+
+  /**
+   * How many records below the given ends each group has parked and will still handle: those that wait for a retry, and what
+   * lines up behind them; not what waits for an operator, nor a timer whose time has not come.
+   */
+  async parked(ends: readonly Place[]): Promise<ReadonlyMap<string, number>> {
+    const { rows } = await this.#pool.query<{ group_name: string; count: number }>(
+      `select group_name, count(*)::int as count
+       from unnest($1::text[], $2::int[], $3::bigint[]) place (topic, partition, next_offset)
+       join ${this.#schema}.parked_message p using (topic, partition)
+       where record_offset < next_offset and not dead and (blocks or due_at is not null)
+         and not (reason = 'NOT_DUE' and due_at > clock_timestamp())
+         and not exists (select from ${this.#schema}.parked_message d where d.group_name = p.group_name and d.topic = p.topic
+           and d.partition = p.partition and d.generation = p.generation and d.blocks and p.blocks
+           and hashtext(d.key) = hashtext(p.key) and d.key = p.key and d.record_offset < p.record_offset and d.dead)
+       group by group_name`,
+      [
+        ends.map(({ topic }) => topic),
+        ends.map(({ partition }) => partition),
+        ends.map(({ nextOffset }) => nextOffset.toString()),
+      ],
+    );
+    return new Map(rows.map(({ group_name, count }) => [group_name, count]));
+  }
 }

@@ -186,9 +186,23 @@ describe('a group that is behind', () => {
       /\{"n" : 3\}\n\nError: three is too much\n/,
     );
     expect(await document(database, 'dead-letters', 'list', '--group', 'other')).toMatchObject({ deadLetters: [] });
-    await database.pool.query('update tailrace.parked_message set dead = false');
+    const asked = ['retry', '--group', 'g', '--reason', 'HANDLER_FAILED', '--dry-run'];
+    expect(await document(database, 'dead-letters', ...asked)).toMatchObject({
+      dryRun: true,
+      deadLetters: [{ place }],
+    });
+    expect(await cli(database, 'dead-letters', 'edit-and-redrive', 'g', place, '--payload', '{"n":4}')).toMatch(
+      /\ng +counts\/[01]@2 +Counted +key +HANDLER_FAILED\n\n1 to be handled again\.\n/,
+    );
     expect(await document(database, 'dead-letters')).toMatchObject({ deadLetters: [] });
     expect(await document(database, 'dead-letters', 'list', '--all')).toMatchObject({ deadLetters: [{ place }] });
+    expect(await document(database, 'dead-letters', 'show', 'g', place)).toMatchObject({
+      attempts: 0,
+      payload: { n: 4 },
+    });
+    await database.pool.query('update tailrace.parked_message set dead = true');
+    expect(await cli(database, 'dead-letters', 'discard', '--group', 'g', '--all')).toContain('1 discarded.\n');
+    expect(await document(database, 'dead-letters', 'list', '--all')).toMatchObject({ deadLetters: [] });
   });
 
   it('has no lag that could be known where the log is in another database', async () => {
@@ -207,6 +221,14 @@ describe('a group that is behind', () => {
 it.each([
   ['a group that is not there', 1, ['groups', 'show', 'none'], /no group "none"/],
   ['a dead letter that is not there', 1, ['dead-letters', 'show', 'g', 'counts/0@1'], /nothing aside at counts\/0@1/],
+  ['a retry of nothing', 1, ['dead-letters', 'retry', '--group', 'g', 'counts/0@1'], /no dead letters there/],
+  [
+    'a retry of all, and of some',
+    2,
+    ['dead-letters', 'retry', '--group', 'g', '--all', '--type', 'T'],
+    /Expected places/,
+  ],
+  ['an edit of nothing', 2, ['dead-letters', 'edit-and-redrive', 'g', 'counts/0@1'], /Expected --payload/],
   ['a place that is none', 2, ['dead-letters', 'show', 'g', 'counts'], /Expected topic\/partition@offset/],
 ])('refuses %s', async (_what, exitCode, args, message) => {
   await using database = await createTestDatabase();

@@ -168,7 +168,7 @@ it('relay switch: asks for a mode, and says when the relay reads like that', asy
 
 it.each([
   ['a mode that is none', ['relay', 'switch', 'fast'], /Allowed choices are wal, polling, auto/],
-  ['a place in a topic', ['dead-letters', 'retry', 'orders/3@1041'], /Dead letters of groups can be neither/],
+  ['a place in a topic', ['dead-letters', 'retry', 'orders/3@1041'], /For a place in a topic, name its --group/],
   ['no choice', ['dead-letters', 'discard'], /Expected positions, or --topic, or --all/],
   ['two choices', ['dead-letters', 'discard', '1', '--all'], /Expected positions, or --topic, or --all/],
   ['two owners', ['dead-letters', 'list', '--relay', '--group', 'g'], /do not go together/],

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { seekGroup } from '../../src/consumer/index.ts';
+import { discardDeadLetters, editAndRetryDeadLetter, retryDeadLetters, seekGroup } from '../../src/consumer/index.ts';
 import { addEffect, type Count, Counted } from './counted.ts';
 import { counts, range, Stream, until } from './kit.ts';
 
@@ -174,23 +174,92 @@ describe('what was parked before a seek', () => {
 });
 
 describe('a strict dead letter', () => {
-  it('blocks its key, and nothing else', async () => {
+  it('blocks its key and nothing else, until an operator retries, edits or discards it', async () => {
     await using stream = await Stream.open({ partitions: 1 });
-    await stream.publish(...counts(['a', 'b'], 3));
+    await stream.publish(...counts(['a', 'b', 'c', 'd'], 3));
+    let isMended = false;
     const consumer = stream.consumer({ retries: { attempts: 1 } }).on(
       Counted,
       async ({ payload }, { tx }) => {
-        if (payload.key === 'a' && payload.n === 2) throw new Error('never');
+        if (payload.key !== 'd' && payload.n === 2 && !isMended) throw new Error('never');
         await addEffect(tx, payload);
       },
       { deadLetters: 'strict' },
     );
     await consumer.start();
-    await until(() => consumer.status().handled === 4 && consumer.status().linedUp === 1);
-    expect(await stream.numbers()).toEqual({ a: [1], b: range(3) });
+    await until(() => consumer.status().handled === 6 && consumer.status().linedUp === 3);
+    expect(await stream.numbers()).toEqual({ a: [1], b: [1], c: [1], d: range(3) });
     expect(await parked(stream)).toMatchObject([
-      { key: 'a', n: 2, dead: true, blocks: true },
-      { key: 'a', n: 3, dead: false, reason: 'KEY_PARKED' },
+      ...['a', 'b', 'c'].map((key) => ({ key, n: 2, dead: true, blocks: true })),
+      ...['a', 'b', 'c'].map((key) => ({ key, n: 3, dead: false, reason: 'KEY_PARKED' })),
     ]);
+
+    isMended = true;
+    const options = { database: stream.pool, actor: 'somebody' };
+    const place = { group: 'counting', topic: 'numbers', partition: 0 };
+    expect(await retryDeadLetters({ group: 'counting' }, { ...options, dryRun: true })).toHaveLength(3);
+    expect(await retryDeadLetters({ ...place, key: 'a' }, options)).toMatchObject([
+      { key: 'a', reason: 'HANDLER_FAILED' },
+    ]);
+    const payload = '{"key":"c","n":20}';
+    expect(await editAndRetryDeadLetter({ ...place, offset: 6n }, { payload }, options)).toHaveLength(1);
+    expect(await discardDeadLetters({ ...place, key: 'b' }, options)).toMatchObject([{ offset: 5n }]);
+    await until(() => consumer.status().handled === 11);
+    expect(await stream.numbers()).toEqual({ a: range(3), b: [1, 3], c: [1, 20, 3], d: range(3) });
+    expect(await parked(stream)).toEqual([]);
+    const audit = await stream.rows(
+      `select actor, action, before ->> 'key' as key, before -> 'payload' ->> 'n' as was, after -> 'payload' ->> 'n' as is
+       from tailrace.parked_audit order by id`,
+    );
+    expect(audit).toEqual([
+      { actor: 'somebody', action: 'retry', key: 'a', was: '2', is: '2' },
+      { actor: 'somebody', action: 'edit', key: 'c', was: '2', is: '20' },
+      { actor: 'somebody', action: 'discard', key: 'b', was: '2', is: null },
+    ]);
+  });
+});
+
+describe('a message with times', () => {
+  it('is never handled before its deliverAt, and holds its key up by nothing', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(
+      Counted({ key: 'a', n: 1 }, { deliverAt: new Date(Date.now() + 3_600_000) }),
+      ...counts(['a'], 2, 2),
+      Counted({ key: 'a', n: 4 }, { deliverAt: new Date(Date.now() - 3_600_000) }),
+    );
+    const times: Date[] = [];
+    const consumer = stream.consumer().on(Counted, async ({ payload }, { tx }) => {
+      await addEffect(tx, payload);
+      const { rows } = await tx.query<{ now: Date }>('select clock_timestamp() as now');
+      if (payload.n === 1) times.push(...rows.map(({ now }) => now));
+    });
+    await consumer.start();
+    await until(() => consumer.status().handled === 3 && consumer.status().postponed === 1);
+    expect(await stream.numbers()).toEqual({ a: [2, 3, 4] });
+    const [row] = await stream.rows<{ due_at: Date }>(
+      `update tailrace.parked_message set due_at = clock_timestamp() + interval '300 milliseconds'
+       returning due_at, pg_notify('tailrace_consumer', '{"group":"counting","parked":true}')`,
+    );
+    await until(() => consumer.status().handled === 4);
+    expect(times[0]?.getTime()).toBeGreaterThanOrEqual(row?.due_at.getTime() ?? Number.POSITIVE_INFINITY);
+    expect(consumer.status().timersFired).toBe(1);
+    expect(await parked(stream)).toEqual([]);
+  });
+
+  it('is a dead letter once it has expired, and blocks nothing even where dead letters do', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    const [past, future] = [-3_600_000, 3_600_000].map((ms) => ({ expiresAt: new Date(Date.now() + ms) }));
+    const events = [undefined, past, future].map((times, at) => Counted({ key: 'a', n: at + 1 }, times));
+    await stream.publish(...events);
+    const consumer = stream.consumer({ deadLetters: 'strict' }).onBatch(Counted, async (batch, { tx }) => {
+      for (const { payload } of batch) await addEffect(tx, payload);
+    });
+    await consumer.start();
+    await until(() => consumer.status().handled === 2);
+    expect(await stream.numbers()).toEqual({ a: [1, 3] });
+    expect(await parked(stream)).toMatchObject([{ n: 2, reason: 'EXPIRED', dead: true, blocks: false }]);
+    await retryDeadLetters({ reason: 'EXPIRED' }, { database: stream.pool }); // somebody wants it all the same
+    await until(() => consumer.status().handled === 3);
+    expect(await stream.numbers()).toEqual({ a: [1, 3, 2] });
   });
 });
