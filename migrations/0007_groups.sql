@@ -56,4 +56,14 @@ alter table tailrace.consumer_cursor
   add column replay_until bigint not null default 0,
   add column replay_except bigint[] not null default '{}';
 
+-- `incarnation`: which start of a member it is, in the order in which the group has counted them (`joins`). Of two processes
+-- with one name the later one is the member. A static member has its partitions kept for `static_lease_ms` after it was last
+-- heard, or was stopped.
+alter table tailrace.consumer_group add column joins bigint not null default 0;
+alter table tailrace.consumer_member
+  add column incarnation bigint not null default 0,
+  add column static_lease_ms int,
+  add column host text,
+  add column joined_at timestamptz not null default now();
+
 insert into tailrace.migration (version, name) values (7, 'groups');

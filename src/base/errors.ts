@@ -43,6 +43,7 @@ export type ErrorCode =
   | 'APPEND_CONFLICT'
   | 'DUPLICATE_HANDLER'
   | 'ASSIGNMENT_LOST'
+  | 'MEMBER_FENCED'
   | 'UNHANDLED_TYPE'
   | 'STOPPED'
   | 'TIMEOUT';

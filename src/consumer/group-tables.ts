@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { TailraceError } from '../base/errors.ts';
 import type { AssignorMember } from './assignor.ts';
 import type { BlockedKey } from './added-partitions.ts';
 import type { CursorRow } from './sync-plan.ts';
@@ -11,6 +12,14 @@ export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
 export const GROUPS_MIGRATION = 7;
+
+/** A member as it reports itself. */
+export interface ReportingMember extends AssignorMember {
+  /** Which start of the member this is: see {@link GroupTables.join}. */
+  readonly incarnation?: bigint;
+  readonly staticLeaseMs?: number | undefined;
+  readonly host?: string;
+}
 
 /** A partition of a group, and an offset in it. */
 export interface PlaceInPartition {
@@ -90,22 +99,55 @@ export class GroupTables {
     }
   }
 
-  /** Prolongs this member's lease, forgets members whose lease has run out, and returns the others and itself. */
-  async heartbeat(client: pg.PoolClient, member: AssignorMember, leaseMs: number): Promise<AssignorMember[]> {
-    const others = await client.query<{ member_id: string; topics: string[] }>(
+  /** Counts the start of a member. Of two with one name the one with the higher number is the member. */
+  async join(client: pg.PoolClient): Promise<bigint> {
+    const { rows } = await client.query<{ joins: string }>(
+      `update ${this.#schema}.consumer_group set joins = joins + 1 where name = $1 returning joins::text`,
+      [this.#group],
+    );
+    return BigInt(rows[0]?.joins ?? 0);
+  }
+
+  /**
+   * Prolongs this member's lease, forgets members whose lease has run out, and returns the others and itself. A static
+   * member's lease in the group is `staticLeaseMs`, if that is longer.
+   *
+   * @throws TailraceError `MEMBER_FENCED`: a process that was started later has the name of this member.
+   */
+  async heartbeat(client: pg.PoolClient, member: ReportingMember, leaseMs: number): Promise<AssignorMember[]> {
+    const { memberId, topics, incarnation = 0n, staticLeaseMs, host } = member;
+    const others = await client.query<{ member_id: string | null; topics: string[] }>(
       `with gone as (
          delete from ${this.#schema}.consumer_member
          where group_name = $1 and member_id <> $2 and expires_at < statement_timestamp()
        ), myself as (
-         insert into ${this.#schema}.consumer_member (group_name, member_id, topics, expires_at)
-         values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond')
-         on conflict (group_name, member_id) do update set topics = excluded.topics, expires_at = excluded.expires_at
+         insert into ${this.#schema}.consumer_member as m
+           (group_name, member_id, topics, expires_at, incarnation, static_lease_ms, host)
+         values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond', $5, $6, $7)
+         on conflict (group_name, member_id) do update set topics = excluded.topics, expires_at = excluded.expires_at,
+           incarnation = excluded.incarnation, static_lease_ms = excluded.static_lease_ms, host = excluded.host,
+           joined_at = case when m.incarnation = excluded.incarnation then m.joined_at else excluded.joined_at end
+           where m.incarnation <= excluded.incarnation
+         returning 1
        )
        select member_id, topics from ${this.#schema}.consumer_member
-       where group_name = $1 and member_id <> $2 and expires_at >= statement_timestamp()`,
-      [this.#group, member.memberId, member.topics, leaseMs],
+       where group_name = $1 and member_id <> $2 and expires_at >= statement_timestamp()
+       union all select null, null where not exists (select from myself)`,
+      [
+        this.#group,
+        memberId,
+        topics,
+        Math.max(leaseMs, staticLeaseMs ?? 0),
+        incarnation.toString(),
+        staticLeaseMs ?? null,
+        host ?? null,
+      ],
     );
-    return [...others.rows.map((row) => ({ memberId: row.member_id, topics: row.topics })), member];
+    const members = others.rows.map(({ member_id, topics: theirs }) => {
+      if (member_id === null) throw memberFenced(this.#group, memberId);
+      return { memberId: member_id, topics: theirs };
+    });
+    return [...members, { memberId, topics }];
   }
 
   /** Every partition that the group knows, in order. */
@@ -224,13 +266,24 @@ export class GroupTables {
     return found.rows;
   }
 
-  /** Forgets a member and sets all its partitions free. */
-  async removeMember(client: pg.PoolClient, memberId: string): Promise<void> {
+  /**
+   * Sets all partitions of a member free, and forgets it; a static one stays for its `staticLeaseMs`, so that they are not
+   * given to others. Does nothing if a later process has its name.
+   */
+  async removeMember(client: pg.PoolClient, memberId: string, incarnation = 0n): Promise<void> {
     const parameters = [this.#group, memberId];
+    const { rows } = await client.query<{ is_static: boolean }>(
+      `update ${this.#schema}.consumer_member
+        set expires_at = clock_timestamp() + coalesce(static_lease_ms, 0) * interval '1 millisecond'
+        where group_name = $1 and member_id = $2 and incarnation <= $3 returning static_lease_ms is not null as is_static`,
+      [...parameters, incarnation.toString()],
+    );
+    if (rows[0] === undefined) return;
     await client.query(
       `update ${this.#schema}.consumer_cursor set owner = null where group_name = $1 and owner = $2`,
       parameters,
     );
+    if (rows[0].is_static) return;
     await client.query(
       `delete from ${this.#schema}.consumer_member where group_name = $1 and member_id = $2`,
       parameters,
@@ -254,6 +307,14 @@ export class GroupTables {
     const { group, members } = parseWake(payload);
     return group === this.#group && (members === 'all' || members.includes(memberId));
   }
+}
+
+function memberFenced(group: string, memberId: string): TailraceError {
+  return new TailraceError(
+    'MEMBER_FENCED',
+    `Another process was started later as the member ${memberId} of the group ${group}, and has taken its place. This one does nothing more. Give each process a memberId of its own.`,
+    { details: { group, memberId } },
+  );
 }
 
 function columnsOf(places: readonly PlaceInPartition[]): [string[], number[], string[]] {

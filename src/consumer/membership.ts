@@ -1,5 +1,7 @@
+import { hostname } from 'node:os';
 import type pg from 'pg';
 import { backoffMs } from '../base/backoff.ts';
+import { isSameCluster, type Cluster } from '../base/cluster.ts';
 import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
@@ -17,6 +19,12 @@ export interface ProgressingHolding extends Holding {
   /** Every record below it is handled or parked. */
   readonly nextOffset: bigint;
   readonly origin: Origin;
+}
+
+/** Which start of a member this is, and where that was counted. */
+interface Joined {
+  readonly incarnation: bigint;
+  readonly database: Cluster;
 }
 
 /** When to try again to take a partition in which a commit is under way. */
@@ -47,6 +55,7 @@ type MembershipSettings = Pick<
   | 'schemaName'
   | 'group'
   | 'memberId'
+  | 'staticLeaseMs'
   | 'leaseMs'
   | 'heartbeatMs'
   | 'cursorIntervalMs'
@@ -74,6 +83,10 @@ export class Membership<H extends ProgressingHolding> {
   /** Whether a partition could not be taken because a commit of its former owner was under way. */
   #isTakeOpen = false;
   #failures = 0;
+  /** Which start of the member this is, and where that was counted. */
+  #joined: Joined | undefined;
+  #isLeaving = false;
+  #isFenced = false;
   /** Whether log and database are one cluster, as long as that is not known to be otherwise from the beginning. */
   #isShared: boolean | undefined;
   #problem: string | undefined;
@@ -121,9 +134,10 @@ export class Membership<H extends ProgressingHolding> {
     this.wake();
   }
 
-  /** From now on every partition is to go to others, each as soon as nothing of it runs. */
+  /** From now on every partition is to go to others, each as soon as nothing of it runs; those of a static member are kept. */
   retire(): void {
-    this.#topics = [];
+    this.#isLeaving = true;
+    if (this.#settings.staticLeaseMs === undefined) this.#topics = [];
     this.wake();
   }
 
@@ -133,7 +147,7 @@ export class Membership<H extends ProgressingHolding> {
     await this.#loop;
     clearTimeout(this.#fence);
     try {
-      await this.#inTime((session) => this.#leave(session));
+      if (!this.#isFenced) await this.#inTime((session) => this.#leave(session));
     } catch (error) {
       const { group, memberId, logger } = this.#settings;
       logger.warn({ group, memberId, error: messageOf(error) }, 'Could not leave the group; the lease will run out');
@@ -156,6 +170,10 @@ export class Membership<H extends ProgressingHolding> {
         await this.#inTime((session) => this.#sync(session));
       } catch (error) {
         this.#fail(error);
+        if (isTailraceError(error, 'MEMBER_FENCED')) {
+          this.#giveUp();
+          return;
+        }
       }
     }
   }
@@ -175,6 +193,14 @@ export class Membership<H extends ProgressingHolding> {
     const { group, memberId, logger } = this.#settings;
     const level = isTailraceError(error) && !error.retryable ? 'error' : 'warn';
     logger[level]({ group, memberId, error: messageOf(error), failures: this.#failures }, 'A heartbeat failed');
+  }
+
+  /** A later process is this member: everything is its own, and this one is not heard any more. */
+  #giveUp(): void {
+    this.#isFenced = true;
+    this.#trustedUntil = Number.NEGATIVE_INFINITY;
+    clearTimeout(this.#fence);
+    for (const holding of this.#events.holdings()) this.#events.lost(holding);
   }
 
   /** Runs `action` on the session, which is opened if need be and closed if it does not answer for a whole lease. */
@@ -218,7 +244,7 @@ export class Membership<H extends ProgressingHolding> {
    * it leads to, or not of where the database is.
    */
   async #syncOnce(client: pg.PoolClient): Promise<boolean> {
-    const { memberId, leaseMs } = this.#settings;
+    const { memberId, leaseMs, staticLeaseMs } = this.#settings;
     const startedAt = performance.now();
     await this.#tables.begin(client, this.#idleMs);
     const origin = await this.#originOf(client);
@@ -230,9 +256,14 @@ export class Membership<H extends ProgressingHolding> {
     }
     const { facts } = this.#watch;
     const holdings = this.#events.holdings();
-    const members = await this.#tables.heartbeat(client, { memberId, topics: this.#topics }, leaseMs);
+    const joined = await this.#join(client, origin.database);
+    const members = await this.#tables.heartbeat(
+      client,
+      { memberId, topics: this.#topics, incarnation: joined.incarnation, staticLeaseMs, host: hostname() },
+      leaseMs,
+    );
     const rows = await this.#knownRows(client, facts);
-    const plan = planSync({ memberId, members, rows, holdings });
+    const plan = planSync({ memberId, isLeaving: this.#isLeaving, members, rows, holdings });
     await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
     await this.#tables.release(client, plan.release);
@@ -240,10 +271,17 @@ export class Membership<H extends ProgressingHolding> {
     const taken = await this.#tables.take(client, memberId, take);
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
+    this.#joined = joined;
     this.#tell(plan, taken, origin);
     this.#trustUntil(startedAt + leaseMs);
     this.#isTakeOpen = taken.length < take.length;
     return true;
+  }
+
+  /** Counted once, and once more on another cluster or timeline, where the count may be of before. */
+  async #join(client: pg.PoolClient, database: Cluster): Promise<Joined> {
+    if (this.#joined !== undefined && isSameCluster(this.#joined.database, database)) return this.#joined;
+    return { incarnation: await this.#tables.join(client), database };
   }
 
   /** What is to be taken, without partitions that were added and to which a key has moved that is blocked elsewhere. */
@@ -337,7 +375,7 @@ export class Membership<H extends ProgressingHolding> {
     this.#loseWhatIsNotOf(await this.#originOf(client));
     const holdings = this.#events.holdings();
     await this.#tables.advance(client, holdings);
-    await this.#tables.removeMember(client, memberId);
+    await this.#tables.removeMember(client, memberId, this.#joined?.incarnation);
     await this.#tables.wake(client, 'all');
     await client.query('commit');
     for (const holding of holdings) this.#events.released(holding);

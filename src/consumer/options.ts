@@ -142,6 +142,13 @@ export interface ConsumerOptions {
   readonly drainTimeoutMs?: number;
   /** Names this member, 1 to 200 characters. No two live members of a group may share a name. @defaultValue a new UUID */
   readonly memberId?: string;
+  /**
+   * Makes this a static member, whose partitions are kept for it while it is away: for so long after it was last heard, or was
+   * stopped, in milliseconds. Restarted within that time under its `memberId`, which has to be given, it goes on with the
+   * same partitions, and nothing moves for anybody; meanwhile nobody handles them. @defaultValue they go to others at once
+   * when it stops, and after `leaseMs` when it dies
+   */
+  readonly staticLeaseMs?: number;
   /** @defaultValue says nothing */
   readonly logger?: Logger;
 }
@@ -173,6 +180,7 @@ export interface ConsumerSettings {
   readonly limits: readonly RateLimitSettings[];
   readonly drainTimeoutMs: number;
   readonly memberId: string;
+  readonly staticLeaseMs: number | undefined;
   readonly logger: Logger;
 }
 
@@ -219,6 +227,7 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     limits: (options.limits ?? []).map(rateLimit),
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
     memberId: name('memberId', options.memberId ?? uuidV7()),
+    staticLeaseMs: staticLeaseMs(options),
     logger: options.logger ?? silentLogger,
   };
 }
@@ -235,6 +244,12 @@ function delayedRetries(given: DelayedRetries): DelayedRetries {
     maxMs: whole('retries.delayed.maxMs', maxMs, 0),
     factor,
   };
+}
+
+function staticLeaseMs({ staticLeaseMs: ms, memberId }: ConsumerOptions): number | undefined {
+  if (ms === undefined) return undefined;
+  if (memberId !== undefined) return whole('staticLeaseMs', ms, 1);
+  throw invalid('staticLeaseMs needs a memberId that stays the same when the process starts again. Give it one.');
 }
 
 function concurrency(options: ConsumerOptions): number {

@@ -36,6 +36,8 @@ export interface Holding {
 /** What a member sees while it holds the group's lock. */
 export interface SyncView<H extends Holding> {
   readonly memberId: string;
+  /** Whether this member stops, and takes nothing more. */
+  readonly isLeaving?: boolean;
   /** The members whose lease runs, this one among them. */
   readonly members: readonly AssignorMember[];
   readonly rows: readonly CursorRow[];
@@ -67,7 +69,7 @@ export interface SyncPlan<H extends Holding> {
  * under its old name) counts as free. A partition that was added later is not taken before it is open.
  */
 export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
-  const { memberId: me } = view;
+  const { memberId: me, isLeaving = false } = view;
   const live = new Map(view.members.map((member) => [member.memberId, member]));
   const wantedNow = assign(
     view.members,
@@ -93,7 +95,7 @@ export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
     if (holds) plan.released.push(holding);
     const isMine = row.owner === me;
     const isFree = isMine || row.owner === null || !live.has(row.owner);
-    if (isFree && wanted === me && isOpen(row, places)) plan.take.push(row);
+    if (isFree && wanted === me && !isLeaving && isOpen(row, places)) plan.take.push(row);
     else if (isMine) plan.release.push(row);
     if (isMine || wanted !== row.wanted) wake.add(isFree ? wanted : row.owner);
   });

@@ -20,7 +20,10 @@ describe('GroupTables', () => {
     await tables.addCursors(client, [{ topic: 'numbers', partition: 0, nextOffset: 5n }]);
     const [row] = await tables.cursors(client);
     expect(await tables.take(client, 'one', [row!])).toEqual([
-      { topic: 'numbers', partition: 0, nextOffset: 5n, epoch: 1n },
+      {
+        ...{ topic: 'numbers', partition: 0, nextOffset: 5n, epoch: 1n },
+        ...{ generation: 1, replayBelow: 0n, replayUntil: 0n, replayExcept: [] },
+      },
     ]);
     await client.query('commit');
     expect(await advance(1n, 7n)).toBe(7n);

@@ -82,6 +82,8 @@ describe('settingsOf', () => {
     ['database', { database: {} as never }],
     ['group', { group: '' }],
     ['memberId', { memberId: 'x'.repeat(201) }],
+    ['staticLeaseMs', { staticLeaseMs: 1_000 }],
+    ['staticLeaseMs', { staticLeaseMs: 0, memberId: 'm' }],
     ['startFrom', { startFrom: new Date(Number.NaN) }],
     ['startFrom', { startFrom: new Date('2999-01-01') }],
     ['startFrom', { startFrom: 'now' as never }],

@@ -65,6 +65,13 @@ describe('planSync', () => {
     expect(plan([...others(5n, 7n), added], holds, alive('a')).take).toEqual([added]);
   });
 
+  it('takes nothing while it leaves, and keeps what a static member is wanted for', () => {
+    const rows = [row({ owner: 'a', wanted: 'a' }), row({ partition: 1, wanted: 'a' })];
+    const drained = holding({ revoking: true, drained: true });
+    const view = { memberId: 'a', isLeaving: true, members: alive('a'), rows, holdings: [drained] };
+    expect(planSync(view)).toMatchObject({ wanted: [], take: [], released: [drained], release: [rows[0]] });
+  });
+
   it('takes over at once from an owner whose lease has run out', () => {
     const rows = [row({ owner: 'gone', wanted: 'gone' })];
     expect(plan(rows, [], alive('a')).take).toEqual(rows);
