@@ -24,6 +24,7 @@ function sound(keys: readonly number[]): Evidence {
     batches: [{ seq: 1, epoch: 1, leaseEpoch: 1 }],
     leases: [{ epoch: 1, holder: 'relay-1', atMs: 100 }],
     refused: [],
+    staleEffects: [],
     earlyAcknowledgements: [],
     memoryMiB: 100,
     memoryLimitMiB: 256,
@@ -31,6 +32,8 @@ function sound(keys: readonly number[]): Evidence {
     collapses: [],
     stalls: [],
     dangers: [],
+    phantoms: [],
+    forbiddenPhantoms: [],
     unorderedKeys: new Set(),
     unreadKeys: new Set(),
   };
@@ -151,6 +154,11 @@ describe('the checker', () => {
     expect(broken(check({ ...RUN, batches }))).toEqual(['I6']);
   });
 
+  it('finds an effect that was committed in the partition of another member', () => {
+    const staleEffects = [{ group: 'single', id: 1, member: 'consumer-1', owner: 'consumer-2' }];
+    expect(broken(check({ ...RUN, staleEffects }))).toEqual(['I6']);
+  });
+
   it('counts a stale write as attempted only where nothing but the fence was left to stop it', () => {
     const leases = [...RUN.leases, { epoch: 2, holder: 'relay-2', atMs: 200 }];
     const append = { holder: 'relay-1', trusted: true, atMs: 250, code: 'LEASE_LOST' };
@@ -166,6 +174,11 @@ describe('the checker', () => {
   it('finds a slot that was acknowledged ahead of the durable place', () => {
     const earlyAcknowledgements = [{ confirmed: '0/2000', durable: '0/1000' }];
     expect(broken(check({ ...RUN, earlyAcknowledgements }))).toEqual(['I5']);
+  });
+
+  it('allows phantoms of a failover, but not of one with slots', () => {
+    expect(check({ ...RUN, phantoms: [4_711] }).breaches).toEqual([]);
+    expect(broken(check({ ...RUN, phantoms: [4_711], forbiddenPhantoms: [4_711] }))).toEqual(['I3']);
   });
 
   it.each([

@@ -43,6 +43,14 @@ export interface RefusedAppend {
   readonly code: string;
 }
 
+/** An effect that a member committed in a partition that had another owner by then. */
+export interface StaleEffect {
+  readonly group: string;
+  readonly id: number;
+  readonly member: string;
+  readonly owner: string;
+}
+
 /** The slot was acknowledged up to `confirmed` while the log was durable up to `durable` only. */
 export interface EarlyAcknowledgement {
   readonly confirmed: string;
@@ -66,6 +74,7 @@ export interface Evidence {
   readonly batches: readonly BatchFact[];
   readonly leases: readonly LeaseFact[];
   readonly refused: readonly RefusedAppend[];
+  readonly staleEffects: readonly StaleEffect[];
   readonly earlyAcknowledgements: readonly EarlyAcknowledgement[];
   readonly memoryMiB: number;
   readonly memoryLimitMiB: number;
@@ -76,6 +85,10 @@ export interface Evidence {
   readonly stalls: readonly string[];
   /** Where the database was in danger: transactions of a relay left open, WAL held back. */
   readonly dangers: readonly string[];
+  /** Messages that were handled, and whose transactions a failover then undid. */
+  readonly phantoms: readonly number[];
+  /** Those of them that the failover must not have had: the standby kept the slot. */
+  readonly forbiddenPhantoms: readonly number[];
   /** Keys of which no order is promised. */
   readonly unorderedKeys: ReadonlySet<string>;
   /** Keys whose messages go to a topic that no group reads. */
@@ -124,7 +137,15 @@ export function check(evidence: Evidence): Verdict {
       invariant: 'I5',
       what: `the slot was acknowledged up to ${confirmed} while the log was durable up to ${durable}`,
     })),
+    ...evidence.forbiddenPhantoms.slice(0, EXAMPLES).map((id): Breach => ({
+      invariant: 'I3',
+      what: `message ${id} was handled, and the failover to a standby with its slot undid it`,
+    })),
     ...stale.map((what): Breach => ({ invariant: 'I6', what })),
+    ...evidence.staleEffects.slice(0, EXAMPLES).map(({ group, id, member, owner }): Breach => ({
+      invariant: 'I6',
+      what: `group ${group}: ${member} committed the effect of message ${id} in a partition of ${owner}`,
+    })),
     ...judgeTheRest(evidence),
   ];
   const logIds = new Set(evidence.log.steps.map(({ id }) => id));

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
+import { closeClient, openClient } from '../../src/postgres/connection.ts';
 import { findPostgres, type PostgresVersion } from '../servers/find-postgres.ts';
 import { Standby } from './standby.ts';
 import { waitUntil } from './wait-until.ts';
@@ -15,6 +16,19 @@ const SETTINGS = {
   deadlock_timeout: '1s',
 } as const;
 
+const STANDBY_SLOT = 'torture_standby';
+/**
+ * A slot can be copied from the first moment on at which it needs nothing that is older than the standby. It moves on with what
+ * the server logs of running transactions, and, while there always are some, with changes of the catalog.
+ */
+const NUDGE = ['do $$ begin create temp table nudge (); drop table nudge; end $$', 'select pg_log_standby_snapshot()'];
+/** Of a standby that keeps copies of the primary's slots. */
+const STANDBY_SETTINGS = {
+  primary_slot_name: STANDBY_SLOT,
+  hot_standby_feedback: 'on',
+  sync_replication_slots: 'on',
+} as const;
+
 /** How long a server may take to start or to end: on a busy machine it has much to write or to recover. */
 const PATIENCE_MS = 180_000;
 
@@ -25,11 +39,13 @@ const SHUTDOWN_SIGNAL = { fast: 'SIGINT', immediate: 'SIGQUIT', kill: 'SIGKILL' 
 
 /** A server that can be brought down and started again in its folder, on its port. */
 export class TortureCluster implements AsyncDisposable {
+  readonly version: PostgresVersion;
   readonly #binDir: string;
   #dataDir: string;
   #server: LocalServer;
 
-  private constructor(server: LocalServer, binDir: string, dataDir: string) {
+  private constructor(version: PostgresVersion, server: LocalServer, binDir: string, dataDir: string) {
+    this.version = version;
     this.#server = server;
     this.#binDir = binDir;
     this.#dataDir = dataDir;
@@ -40,6 +56,7 @@ export class TortureCluster implements AsyncDisposable {
     const binDir = await binDirOf(version);
     const dataDir = join(folder, 'data');
     return new TortureCluster(
+      version,
       await startLocalServer({ binDir, dataDir, settings: SETTINGS, startTimeoutMs: PATIENCE_MS }),
       binDir,
       dataDir,
@@ -87,25 +104,54 @@ export class TortureCluster implements AsyncDisposable {
 
   /**
    * Makes a standby and lets it fall behind, ends this server, and promotes the standby, which takes its place and its port.
-   * What is committed while `act` runs is gone then.
+   * What is committed while `act` runs is gone then. With `keepsSlots`, from Postgres 17 on, the standby has copies of the
+   * replication slots, and what it has not received is not sent to their readers.
    */
-  async failOver(act: () => Promise<void>): Promise<void> {
+  async failOver(act: () => Promise<void>, keepsSlots = false): Promise<void> {
     const standbyDir = `${this.#dataDir}-standby`;
-    const common = { binDir: this.#binDir, settings: SETTINGS };
     const { port } = this.#server;
+    const settings = { ...SETTINGS, ...(keepsSlots && STANDBY_SETTINGS) };
     try {
-      await using standby = await Standby.start({ ...common, url: this.url, dataDir: this.#dataDir, standbyDir });
-      await standby.behind(async () => {
-        await act();
-        await this.shutDown('immediate');
-      });
+      if (keepsSlots) await this.execute(`select pg_create_physical_replication_slot('${STANDBY_SLOT}', true)`);
+      const options = { url: this.url, dataDir: this.#dataDir, standbyDir, binDir: this.#binDir, settings };
+      await using standby = await Standby.start(options);
+      if (keepsSlots) {
+        await this.execute(
+          `alter system set synchronized_standby_slots = '${STANDBY_SLOT}'`,
+          'select pg_reload_conf()',
+        );
+        await standby.hasSlots(() => this.execute(...NUDGE));
+      }
+      await standby.fallBehind();
+      await act();
+      await this.shutDown('immediate');
       await standby.promote();
     } catch (error) {
-      await this.startAgain();
+      await this.#startAlone(keepsSlots);
       throw error;
     }
     this.#dataDir = standbyDir;
     this.#server = await this.#start(standbyDir, port);
+  }
+
+  /** Without the standby that was to be. */
+  async #startAlone(hadSlot: boolean): Promise<void> {
+    await this.startAgain();
+    if (!hadSlot) return;
+    await this.execute(
+      'alter system reset synchronized_standby_slots',
+      'select pg_reload_conf()',
+      `select pg_drop_replication_slot(slot_name) from pg_replication_slots where slot_name = '${STANDBY_SLOT}'`,
+    );
+  }
+
+  async execute(...statements: readonly string[]): Promise<void> {
+    const client = await openClient({ connectionString: this.url, applicationName: 'torture cluster' });
+    try {
+      for (const statement of statements) await client.query(statement);
+    } finally {
+      await closeClient(client);
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

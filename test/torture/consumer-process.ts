@@ -1,13 +1,14 @@
 import pg from 'pg';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
-import { createConsumer, type Consumer } from '../../src/consumer/index.ts';
+import { createConsumer, type Consumer, type HandlerContext } from '../../src/consumer/index.ts';
 import { FailPoints } from './fail-points.ts';
 import type { Group } from './groups.ts';
 import { History } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
-import { sabotagedReading, type SabotageName } from './sabotage/sabotage.ts';
+import { sabotagedDatabase, sabotagedReading, type SabotageName } from './sabotage/sabotage.ts';
 import { Stepped } from './stepped.ts';
 import type { Step } from './tables.ts';
+import { watchStatements } from './watched-statements.ts';
 
 /** What a consumer is told. */
 export interface ConsumerSettings {
@@ -28,26 +29,28 @@ async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: Co
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
   parent.onMessage((message) => points.onMessage(message));
+  watchStatements(points);
   const database = new pg.Pool({ connectionString: databaseUrl, max: 2 * (CONCURRENCY + 2), application_name: name });
   database.on('error', () => undefined); // an idle connection was lost: the next one is another
   const log = postgresLog({ connectionString: databaseUrl });
   const reading = sabotagedReading(log, sabotage, databaseUrl);
+  const working = sabotagedDatabase(database, sabotage);
   const member = (group: Group): Consumer =>
-    createConsumer({ log: reading, group, database, memberId: name, leaseMs, concurrency: CONCURRENCY });
+    createConsumer({ log: reading, group, database: working, memberId: name, leaseMs, concurrency: CONCURRENCY });
 
-  const effect = async (tx: pg.PoolClient, group: Group, steps: readonly Step[]): Promise<void> => {
+  const effect = async ({ tx, record }: HandlerContext, group: Group, steps: readonly Step[]): Promise<void> => {
     points.reach('handler.before');
     await tx.query(
-      `insert into torture.effect (group_name, id, k, n)
-         select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[])`,
-      [group, steps.map(({ id }) => id), steps.map(({ k }) => k), steps.map(({ n }) => n)],
+      `insert into torture.effect (group_name, partition, id, k, n)
+         select $1, $2, * from unnest($3::bigint[], $4::text[], $5::bigint[])`,
+      [group, record.partition, steps.map(({ id }) => id), steps.map(({ k }) => k), steps.map(({ n }) => n)],
     );
     points.reach('handler.after');
   };
-  const single = member('single').on(Stepped, ({ payload }, { tx }) => effect(tx, 'single', [payload]));
-  const batch = member('batch').onBatch(Stepped, (events, { tx }) => {
+  const single = member('single').on(Stepped, ({ payload }, context) => effect(context, 'single', [payload]));
+  const batch = member('batch').onBatch(Stepped, (events, context) => {
     return effect(
-      tx,
+      context,
       'batch',
       events.map(({ payload }) => payload),
     );

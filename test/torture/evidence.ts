@@ -1,4 +1,4 @@
-import type { Attempts, BatchFact, Entry, LeaseFact, Place, RefusedAppend } from './checker.ts';
+import type { Attempts, BatchFact, Entry, LeaseFact, Place, RefusedAppend, StaleEffect } from './checker.ts';
 import { GROUPS } from './groups.ts';
 import type { Database } from './database.ts';
 import { readHistory, type HistoryEvent } from './history.ts';
@@ -12,6 +12,7 @@ export interface DatabaseEvidence {
   readonly entries: readonly Entry[];
   readonly batches: readonly BatchFact[];
   readonly leases: readonly LeaseFact[];
+  readonly staleEffects: readonly StaleEffect[];
 }
 
 /** Reads everything back, past the code that is under test. */
@@ -25,6 +26,7 @@ export async function readDatabase(database: Database): Promise<DatabaseEvidence
     entries: await readEntries(database),
     batches: await readBatches(database),
     leases: await readLeases(database),
+    staleEffects: await readStaleEffects(database),
   };
 }
 
@@ -83,6 +85,13 @@ async function readLeases(database: Database): Promise<LeaseFact[]> {
     'select epoch, holder, extract(epoch from at) * 1000 as at_ms from torture.lease order by epoch',
   );
   return rows.map(({ epoch, holder, at_ms }) => ({ epoch: Number(epoch), holder, atMs: Number(at_ms) }));
+}
+
+async function readStaleEffects(database: Database): Promise<StaleEffect[]> {
+  const rows = await database.query<{ group_name: string; id: string; member: string; owner: string }>(
+    'select group_name, id, member, owner from torture.stale_effect',
+  );
+  return rows.map(({ group_name, id, ...rest }) => ({ group: group_name, id: Number(id), ...rest }));
 }
 
 /** What the processes wrote down. */

@@ -8,6 +8,7 @@ import { linkToParent, stopRequested, work } from './parent-link.ts';
 import { countRefusals } from './refusals.ts';
 import { sabotagedLog, sabotagedSource, type SabotageName } from './sabotage/sabotage.ts';
 import { watchedLog, watchedSource } from './watched-ports.ts';
+import { watchStatements } from './watched-statements.ts';
 
 /** What a relay is told. */
 export interface RelaySettings {
@@ -39,6 +40,7 @@ async function relay({ name, databaseUrl, historyPath, mode, leaseMs, sabotage }
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
   parent.onMessage((message) => points.onMessage(message));
+  watchStatements(points);
   const takeRefusals = countRefusals();
   setInterval(() => {
     const refused = takeRefusals();

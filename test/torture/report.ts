@@ -13,6 +13,8 @@ export interface TortureReport {
   readonly unseen: number;
   readonly staleWritesAttempted: number;
   readonly staleWritesAccepted: number;
+  /** Messages that were handled, and whose transactions a failover then undid: that is known of asynchronous standbys. */
+  readonly phantoms: readonly number[];
   readonly drained: boolean;
   readonly memoryMiB: number;
   readonly faults: Readonly<Record<string, FaultReport>>;
@@ -38,7 +40,7 @@ interface Terms {
 
 export function reportOf(
   { seed, sabotage, recoveryLimitMs }: Terms,
-  evidence: Pick<Evidence, 'drained' | 'memoryMiB'>,
+  evidence: Pick<Evidence, 'drained' | 'memoryMiB' | 'phantoms'>,
   verdict: Verdict,
   { reports: faults, missing: notAvailable }: Pick<Nemesis, 'reports' | 'missing'>,
 ): TortureReport {
@@ -49,6 +51,7 @@ export function reportOf(
   return {
     seed,
     ...counts,
+    phantoms: evidence.phantoms,
     drained: evidence.drained,
     memoryMiB: Math.round(evidence.memoryMiB),
     faults,
@@ -85,7 +88,7 @@ export function describe(report: TortureReport): string {
   );
   return [
     `seed ${report.seed}: ${commits} commits, ${lost} lost, ${invented} invented, ${doubled} doubled, ${reordered} reordered, ${unseen} unseen`,
-    `stale writes: ${report.staleWritesAttempted} attempted, ${report.staleWritesAccepted} accepted; drained: ${report.drained ? 'yes' : 'no'}; memory of a relay: ${report.memoryMiB} MiB`,
+    `stale writes: ${report.staleWritesAttempted} attempted, ${report.staleWritesAccepted} accepted; phantoms of failovers: ${report.phantoms.length}; drained: ${report.drained ? 'yes' : 'no'}; memory of a relay: ${report.memoryMiB} MiB`,
     ...rows,
     ...Object.entries(report.notAvailable).map(([name, reason]) => `  ${name.padEnd(24)} not available: ${reason}`),
     ...report.breaches.map(({ invariant, what }) => `  ${invariant}: ${what}`),

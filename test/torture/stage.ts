@@ -64,6 +64,9 @@ export class Stage implements AsyncDisposable {
   readonly stalls: string[] = [];
   /** Where the database was in danger. */
   readonly dangers: string[] = [];
+  /** Messages that were handled, and whose transactions a failover then undid; and those with which that must not happen. */
+  readonly phantoms: number[] = [];
+  readonly forbiddenPhantoms: number[] = [];
   /** How often relays have halted. */
   halts = 0;
   /** How relays read when they are started. */
@@ -296,6 +299,15 @@ export class Stage implements AsyncDisposable {
       PATIENCE_MS,
       this.stop,
     );
+  }
+
+  /** Whether no partition of any group belongs to this member. */
+  async ownsNothing(member: string): Promise<boolean> {
+    const { owned } = await this.database.one<{ owned: string }>(
+      'select count(*) as owned from tailrace.consumer_cursor where owner = $1',
+      [member],
+    );
+    return owned === '0';
   }
 
   /** How many effects there are; their sequence's value, since counting them takes long. */

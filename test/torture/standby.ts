@@ -35,32 +35,46 @@ export class Standby implements AsyncDisposable {
     const server = await startLocalServer({
       binDir,
       dataDir: standbyDir,
-      settings: {
-        ...settings,
-        primary_conninfo: conninfoOf(url),
-      },
+      settings: { ...settings, primary_conninfo: conninfoOf(url, 'postgres') },
     });
     const client = await openClient({ connectionString: server.connectionString, applicationName: 'torture standby' });
     const standby = new Standby(server, client);
-    await standby.#receiver();
+    await standby.#until(
+      `select true as found from pg_stat_wal_receiver where status = 'streaming'`,
+      'does not stream',
+    );
     return standby;
   }
 
-  /** While `act` runs, it receives nothing of what is committed. */
-  async behind(act: () => Promise<void>): Promise<void> {
-    const pid = await this.#receiver();
-    process.kill(pid, 'SIGSTOP');
-    try {
-      await act();
-    } finally {
-      process.kill(pid, 'SIGCONT');
-    }
+  /**
+   * Resolves once it has its own copy of every slot that is to outlive the primary.
+   *
+   * @param nudge lets the primary's slots move on: one can be copied from where it needs nothing that is older than the standby.
+   */
+  async hasSlots(nudge: () => Promise<void>): Promise<void> {
+    await this.#until(
+      `select count(*) > 0 and bool_and(synced and not temporary) as found from pg_replication_slots where failover`,
+      'has no copy of the replication slot',
+      nudge,
+    );
+  }
+
+  /** From now on it receives nothing of what is committed. */
+  async fallBehind(): Promise<void> {
+    await this.#set(`primary_conninfo = ''`);
+    await this.#until('select not exists (select from pg_stat_wal_receiver) as found', 'still receives');
   }
 
   /** Resolves once it takes writes. */
   async promote(): Promise<void> {
     await this.#client.query('select pg_promote(false)'); // one that waited would hold the replay up with its snapshot
     await this.#until('select not pg_is_in_recovery() as found', 'was not promoted');
+    await this.#client.query('alter system reset all'); // a standby of its own would begin with a copy of that
+  }
+
+  async #set(setting: string): Promise<void> {
+    await this.#client.query(`alter system set ${setting}`);
+    await this.#client.query('select pg_reload_conf()');
   }
 
   /** Its data stays. */
@@ -69,17 +83,13 @@ export class Standby implements AsyncDisposable {
     await this.#server.stop();
   }
 
-  /** The process that receives WAL, once there is one. */
-  #receiver(): Promise<number> {
-    return this.#until(`select pid as found from pg_stat_wal_receiver where status = 'streaming'`, 'does not stream');
-  }
-
-  /** Asks until there is an answer that is not false. */
-  async #until<Found>(sql: string, failure: string): Promise<Found> {
+  /** Asks until the answer is yes, and does something before each time. */
+  async #until(sql: string, failure: string, before: () => Promise<void> = () => Promise.resolve()): Promise<void> {
     const deadline = performance.now() + PATIENCE_MS;
     while (performance.now() < deadline) {
-      const { rows } = await this.#client.query<{ found: Found }>(sql);
-      if (rows[0] !== undefined && rows[0].found !== false) return rows[0].found;
+      await before();
+      const { rows } = await this.#client.query<{ found: boolean }>(sql);
+      if (rows[0]?.found === true) return;
       await pause(LOOK_MS);
     }
     throw new Error(`The standby ${failure}.`);

@@ -33,7 +33,8 @@ export const NOT_YET_KNOWN = -1;
 /**
  * The tables of the oracle. `n` counts the commits of a key, under the lock of the key's row: dense, and in the order of the
  * commits. The table of effects has no unique constraint, which would hide what it forbids. Two triggers write down who
- * appended under which lease, whatever the append statement itself checks.
+ * appended under which lease, whatever the append statement itself checks; a third one who committed an effect in a partition of
+ * somebody else.
  */
 export async function createTables(database: Database): Promise<void> {
   await database.query(TABLES);
@@ -50,8 +51,10 @@ const TABLES = `
   create table torture.agg (k text primary key, n bigint not null default 0);
   create table torture.truth (id bigint primary key, k text not null, n bigint not null);
   create table torture.effect (
-    seq bigint generated always as identity, group_name text not null, id bigint not null, k text not null, n bigint not null
+    seq bigint generated always as identity, group_name text not null, partition int not null, id bigint not null,
+    k text not null, n bigint not null
   );
+  create table torture.stale_effect (group_name text not null, id bigint not null, member text not null, owner text not null);
   create index on torture.effect (id) where k = '${PROBE_KEY}';
   create table torture.batch (
     seq bigint not null, epoch bigint not null, lease_epoch bigint, progress pg_lsn not null,
@@ -102,6 +105,18 @@ const TABLES = `
   end $$;
   create trigger torture_note after insert on tailrace.relay_batch
     for each row execute function torture.note_batch();
+
+  -- Looks as late as can be whose the partition is: who commits is named as its session.
+  create function torture.note_stale_effect() returns trigger language plpgsql as $$
+  begin
+    insert into torture.stale_effect
+      select new.group_name, new.id, current_setting('application_name'), c.owner from tailrace.consumer_cursor c
+      where c.group_name = new.group_name and c.topic = '${TOPIC}' and c.partition = new.partition
+        and not starts_with(c.owner, current_setting('application_name'));
+    return null;
+  end $$;
+  create constraint trigger torture_note after insert on torture.effect deferrable initially deferred
+    for each row execute function torture.note_stale_effect();
 
   create function torture.note_lease() returns trigger language plpgsql as $$
   begin

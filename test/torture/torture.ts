@@ -139,6 +139,8 @@ async function gather(stage: Stage, slotWatch: SlotWatch, drained: boolean, hist
     collapses: stage.collapses,
     stalls: stage.stalls,
     dangers: stage.dangers,
+    phantoms: stage.phantoms,
+    forbiddenPhantoms: stage.forbiddenPhantoms,
     unorderedKeys: new Set(FREE_KEYS),
     unreadKeys: new Set([BULK_KEY]),
   };

@@ -1,11 +1,14 @@
 import { pause } from '../../../src/base/signal.ts';
 import { CONSUMER_POINTS } from '../groups.ts';
+import type { FailAction } from '../fail-points.ts';
 import type { Fault } from '../fault.ts';
 import type { Child } from '../child.ts';
+import type { Random } from '../random.ts';
 import { LEASE_MS, PATIENCE_MS, type Stage } from '../stage.ts';
 import { WRITER_POINTS } from '../transactions.ts';
 import { waitUntil } from '../wait-until.ts';
 import { RELAY_POINTS } from '../watched-ports.ts';
+import { GROUP_POINTS, RENEWAL_POINTS, TAKEOVER_POINTS } from '../watched-statements.ts';
 
 /** Processes that are killed, or stopped for longer than their lease. */
 export const CRASHES: readonly Fault[] = [
@@ -28,12 +31,30 @@ export const CRASHES: readonly Fault[] = [
       let struck = 0;
       for (const point of random.shuffled(RELAY_POINTS).slice(0, 2)) {
         const isOpening = /^(acquire|open)/.test(point);
-        const struckRelay = isOpening ? await strikeNext(stage, point) : await strikeNow(stage, point);
+        const struckRelay = await (isOpening ? strikeNext : strikeNow)(stage, point, 'kill');
         if (struckRelay === undefined) return false;
         struck += 1;
         await stage.start(struckRelay.name);
       }
       return struck > 0;
+    },
+  },
+  {
+    name: 'lease-renewal',
+    what: 'the relay that leads is killed, or stopped until another one leads, while it renews its lease',
+    async inject(stage, random) {
+      const action = random.pick(['kill', 'stop'] as const);
+      const struck = await strikeNow(stage, random.pick(RENEWAL_POINTS), action);
+      return struck !== undefined && goOn(stage, struck, action);
+    },
+  },
+  {
+    name: 'lease-takeover',
+    what: 'a relay is killed, or stopped until another one leads, while it takes the lease over',
+    async inject(stage, random) {
+      const action = random.pick(['kill', 'stop'] as const);
+      const struck = await strikeNext(stage, random.pick(TAKEOVER_POINTS), action);
+      return struck !== undefined && goOn(stage, struck, action);
     },
   },
   {
@@ -64,10 +85,10 @@ export const CRASHES: readonly Fault[] = [
   },
   {
     name: 'consumer-kill',
-    what: 'a consumer is killed with SIGKILL before or after its effect, or at any moment',
+    what: 'a consumer is killed with SIGKILL at a step of its transaction or of its membership, or at any moment',
     async inject(stage, random) {
       const consumer = random.pick(stage.consumers);
-      const point = random.pick([...CONSUMER_POINTS, 'anywhere']);
+      const point = random.pick([...CONSUMER_POINTS, ...GROUP_POINTS, 'anywhere']);
       if (point === 'anywhere') {
         await stage.killAndStart(consumer);
         return true;
@@ -81,21 +102,12 @@ export const CRASHES: readonly Fault[] = [
   {
     name: 'consumer-freeze',
     what: 'a consumer is stopped in a handler for longer than its lease, and goes on when others have its partitions',
-    async inject(stage, random) {
-      const consumer = random.pick(stage.consumers);
-      const point = random.pick(CONSUMER_POINTS);
-      const struck = await stage.strike(consumer, { point, action: 'stop', after: random.whole(1, 20) });
-      const lost = async (): Promise<boolean> => {
-        const { owned } = await stage.database.one<{ owned: string }>(
-          'select count(*) as owned from tailrace.consumer_cursor where owner = $1',
-          [consumer.name],
-        );
-        return owned === '0';
-      };
-      const taken = struck && (await waitUntil(lost, PATIENCE_MS, stage.stop));
-      consumer.thaw();
-      return taken;
-    },
+    inject: (stage, random) => freezeConsumer(stage, random, random.pick(CONSUMER_POINTS)),
+  },
+  {
+    name: 'consumer-freeze-commit',
+    what: 'a consumer is stopped between looking at its lease and committing, and goes on when others have its partitions',
+    inject: (stage, random) => freezeConsumer(stage, random, 'handler.commit.before'),
   },
   {
     name: 'writer-kill',
@@ -111,19 +123,39 @@ export const CRASHES: readonly Fault[] = [
   },
 ];
 
-function strikeNow(stage: Stage, point: string): Promise<Child | undefined> {
-  return stage.strikeLeader({ point, action: 'kill', after: 1 });
+function strikeNow(stage: Stage, point: string, action: FailAction): Promise<Child | undefined> {
+  return stage.strikeLeader({ point, action, after: 1 });
 }
 
 /** At a point that a relay passes only when it begins to lead: the one that leads makes room. */
-async function strikeNext(stage: Stage, point: string): Promise<Child | undefined> {
+async function strikeNext(stage: Stage, point: string, action: FailAction): Promise<Child | undefined> {
   const leader = await stage.someLeader();
   const next = stage.relays.find((relay) => relay !== leader);
   if (next === undefined) return undefined;
-  const striking = stage.strike(next, { point, action: 'kill', after: 1 });
+  const striking = stage.strike(next, { point, action, after: 1 });
   stage.watchMemory();
   await leader.kill();
   const struck = await striking;
   await stage.start(leader.name);
   return struck ? next : undefined;
+}
+
+/** Killed, it is started again; stopped, it goes on when another one leads. */
+async function goOn(stage: Stage, struck: Child, action: FailAction): Promise<boolean> {
+  if (action === 'kill') {
+    await stage.start(struck.name);
+    return true;
+  }
+  const taken = await stage.takenFrom(struck.name);
+  struck.thaw();
+  return taken;
+}
+
+/** Until others have its partitions. */
+async function freezeConsumer(stage: Stage, random: Random, point: string): Promise<boolean> {
+  const consumer = random.pick(stage.consumers);
+  const struck = await stage.strike(consumer, { point, action: 'stop', after: random.whole(1, 20) });
+  const taken = struck && (await waitUntil(() => stage.ownsNothing(consumer.name), PATIENCE_MS, stage.stop));
+  consumer.thaw();
+  return taken;
 }

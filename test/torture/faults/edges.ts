@@ -1,4 +1,3 @@
-import { closeClient, openClient } from '../../../src/postgres/connection.ts';
 import type { TortureCluster } from '../cluster.ts';
 import type { Fault } from '../fault.ts';
 import { PATIENCE_MS, type Stage } from '../stage.ts';
@@ -18,7 +17,7 @@ export const EDGES: readonly Fault[] = [
     name: 'xid-edge',
     what: 'transaction ids begin above 2^32, where pgoutput gives their lower half only',
     bySeed: true,
-    prepare: (cluster) => cluster.whileDown((dataDir) => setXidEpoch(dataDir, 1)),
+    prepare: goAboveXidEdge,
     inject: seeLargeXids,
   },
 ];
@@ -27,20 +26,21 @@ const EDGE = '1/0';
 const LAST_SEGMENT = '0/FF000000';
 
 /** The rest of a segment is left empty, so most of 4 GiB is never written. */
-async function goToEdge({ url }: TortureCluster): Promise<void> {
-  const client = await openClient({ connectionString: url, applicationName: 'torture edge' });
-  try {
-    await client.query(
-      `do $$ begin
-         while pg_current_wal_insert_lsn() < '${LAST_SEGMENT}' loop
-           perform pg_logical_emit_message(false, 'torture', 'x');
-           perform pg_switch_wal();
-         end loop;
-       end $$`,
-    );
-  } finally {
-    await closeClient(client);
-  }
+async function goToEdge(cluster: TortureCluster): Promise<void> {
+  await cluster.execute(
+    `do $$ begin
+       while pg_current_wal_insert_lsn() < '${LAST_SEGMENT}' loop
+         perform pg_logical_emit_message(false, 'torture', 'x');
+         perform pg_switch_wal();
+       end loop;
+     end $$`,
+  );
+}
+
+/** What a crash would recover from is a checkpoint in the WAL: it has to know the new epoch too. */
+async function goAboveXidEdge(cluster: TortureCluster): Promise<void> {
+  await cluster.whileDown((dataDir) => setXidEpoch(dataDir, 1));
+  await cluster.execute('checkpoint');
 }
 
 /** Observed: relays have stored progress on both sides of the edge. */

@@ -2,6 +2,7 @@ import { pause } from '../../../src/base/signal.ts';
 import type { Fault } from '../fault.ts';
 import { PATIENCE_MS, type Stage } from '../stage.ts';
 import { waitUntil } from '../wait-until.ts';
+import { streamsAgain } from './slots.ts';
 
 /** Backends that end or stand still, and servers that go down. */
 export const SERVERS: readonly Fault[] = [
@@ -75,7 +76,15 @@ export const SERVERS: readonly Fault[] = [
     name: 'failover',
     what: 'a standby that is half a second behind is promoted in the place of a server that died; relays halt until an operator accepts it, and consumers go on from what it has',
     slow: true,
-    inject: failOver,
+    inject: (stage) => failOver(stage, false),
+  },
+  {
+    name: 'failover-slots',
+    what: 'the same with a copy of the slot on the standby, for which the primary’s walsenders wait: nothing is handled that is gone then',
+    slow: true,
+    missing: ({ cluster }) =>
+      Promise.resolve(Number(cluster.version) < 17 ? 'it takes Postgres 17 or later' : undefined),
+    inject: async (stage) => (await streamsAgain(stage)) && failOver(stage, true),
   },
 ];
 
@@ -116,14 +125,31 @@ const APPENDING = `select pid from pg_stat_activity where application_name = 'ta
 
 const NAMED = 'select pid from pg_stat_activity where application_name = $1 order by backend_start desc limit 1';
 
+/** So many have been handled, and some of them were committed after the standby had fallen behind. */
+const FEW_EFFECTS = 200;
+
 /** Consumers live on: what they have in memory means other messages in the new history. */
-async function failOver(stage: Stage): Promise<boolean> {
+async function failOver(stage: Stage, keepsSlots: boolean): Promise<boolean> {
   const { cluster, database, stop } = stage;
   const haltsBefore = stage.halts;
+  const effectsBefore = await stage.effects();
+  let handled: readonly { readonly id: string }[] = [];
+  let committed = 0;
   stage.allowedHalts = ['WRONG_CLUSTER'];
   stage.history.write('failover', 'invoke');
-  await cluster.failOver(() => pause(500, stop));
+  await cluster.failOver(async () => {
+    const before = await stage.effects();
+    const isHandled = async (): Promise<boolean> => (await stage.effects()) > before + FEW_EFFECTS;
+    if (!keepsSlots) await waitUntil(isHandled, PATIENCE_MS, stop);
+    await pause(keepsSlots ? 1_500 : 500, stop);
+    handled = await database.query<{ id: string }>('select distinct id from torture.effect where seq > $1', [
+      effectsBefore,
+    ]);
+    committed = await stage.commits();
+  }, keepsSlots);
   stage.history.write('failover', 'ok');
+  const lost = committed - (await stage.commits());
+  await notePhantoms(stage, handled, keepsSlots);
   const halted = await waitUntil(() => stage.halts >= haltsBefore + stage.relays.length, PATIENCE_MS, stop);
   await stage.stopRelays();
   stage.allowedHalts = [];
@@ -131,5 +157,21 @@ async function failOver(stage: Stage): Promise<boolean> {
     `update tailrace.relay_lease set timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int`,
   );
   await stage.startRelays();
-  return halted;
+  return halted && (lost > 0 || !keepsSlots);
+}
+
+/** Messages that were handled, and whose transactions are gone with the server that died. */
+async function notePhantoms(
+  stage: Stage,
+  handled: readonly { readonly id: string }[],
+  keepsSlots: boolean,
+): Promise<void> {
+  const phantoms = await stage.database.query<{ id: string }>(
+    `select h.id from unnest($1::bigint[]) h (id) where not exists (select from torture.truth t where t.id = h.id) order by 1`,
+    [handled.map(({ id }) => id)],
+  );
+  const ids = phantoms.map(({ id }) => Number(id));
+  stage.history.write('phantoms', 'info', { ids, keepsSlots });
+  stage.phantoms.push(...ids);
+  if (keepsSlots) stage.forbiddenPhantoms.push(...ids);
 }

@@ -206,7 +206,7 @@ async function dropSlot({ database }: Stage, slot: string): Promise<void> {
 }
 
 /** Waits until a relay streams from a slot again: polling meanwhile delivers, but is not the end of it. */
-async function streamsAgain({ database, stop }: Stage): Promise<boolean> {
+export async function streamsAgain({ database, stop }: Stage): Promise<boolean> {
   return waitUntil(
     async () => {
       const rows = await database.query(

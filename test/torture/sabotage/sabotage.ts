@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import type { HomeLog, Log } from '../../../src/broker/log.ts';
 import type { Source } from '../../../src/relay/index.ts';
 import type { Invariant } from '../checker.ts';
@@ -7,6 +8,7 @@ import { cursorById } from './cursor-by-id.ts';
 import { dedupeByLsn } from './dedupe-by-lsn.ts';
 import { noFence } from './no-fence.ts';
 import { offsetBySequence } from './offset-by-sequence.ts';
+import { cursorAhead, noGroupFence, noProcessedRow, processedRowInOtherTransaction } from './other-statements.ts';
 import { pollByXid } from './poll-by-xid.ts';
 import { skipMissingRow } from './skip-missing-row.ts';
 
@@ -23,6 +25,8 @@ export interface Sabotage {
   readonly homeLog?: (log: HomeLog, databaseUrl: string) => HomeLog;
   /** Of the consumers. */
   readonly log?: (log: Log, databaseUrl: string) => Log;
+  /** In which the consumers' transactions are, those of handlers too. */
+  readonly database?: (pool: pg.Pool) => pg.Pool;
 }
 
 const SABOTAGES = {
@@ -74,6 +78,30 @@ const SABOTAGES = {
     needs: ['lock-log'],
     homeLog: offsetBySequence,
   },
+  'no-processed-row': {
+    wrong: 'nothing says in a handler’s transaction that its message is handled',
+    breaks: ['I2'],
+    needs: ['consumer-kill', 'backends-terminated'],
+    database: noProcessedRow,
+  },
+  'processed-row-other-transaction': {
+    wrong: 'what says that a message is handled is committed before its effect',
+    breaks: ['I1'],
+    needs: ['consumer-kill', 'backends-terminated'],
+    database: processedRowInOtherTransaction,
+  },
+  'cursor-ahead': {
+    wrong: 'a group’s place moves to the end of the log, over messages that are being handled',
+    breaks: ['I1'],
+    needs: ['consumer-kill'],
+    database: cursorAhead,
+  },
+  'group-epoch-fence': {
+    wrong: 'a handler’s transaction commits without asking whether the partition is still its member’s',
+    breaks: ['I6'],
+    needs: ['consumer-freeze-commit'],
+    database: noGroupFence,
+  },
 } as const satisfies Readonly<Record<string, Sabotage>>;
 
 export type SabotageName = keyof typeof SABOTAGES;
@@ -94,4 +122,8 @@ export function sabotagedLog(log: HomeLog, name: SabotageName | undefined, datab
 
 export function sabotagedReading(log: Log, name: SabotageName | undefined, databaseUrl: string): Log {
   return (name === undefined ? undefined : sabotageOf(name).log)?.(log, databaseUrl) ?? log;
+}
+
+export function sabotagedDatabase(pool: pg.Pool, name: SabotageName | undefined): pg.Pool {
+  return (name === undefined ? undefined : sabotageOf(name).database)?.(pool) ?? pool;
 }

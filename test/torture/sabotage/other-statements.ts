@@ -1,0 +1,64 @@
+import type pg from 'pg';
+import { overriding } from '../overriding.ts';
+
+/** Answers the statement that is sent in place of one; as it is, if nothing is wrong with it. */
+type Rewrite = (text: string, pool: pg.Pool) => string | Promise<string>;
+
+/** A pool whose clients send other statements than they are asked to. */
+function rewriting(pool: pg.Pool, rewrite: Rewrite): pg.Pool {
+  const clients = new WeakMap<pg.PoolClient, pg.PoolClient>();
+  const wrap = (client: pg.PoolClient): pg.PoolClient => {
+    const ask = client.query.bind(client) as (...args: readonly unknown[]) => unknown;
+    const query = async (text: unknown, ...rest: readonly unknown[]): Promise<unknown> => {
+      const sent = typeof text === 'string' ? await rewrite(text, pool) : text;
+      return ask(sent, ...rest);
+    };
+    return overriding(client, { query: query as pg.PoolClient['query'] });
+  };
+  return overriding(pool, {
+    connect: (async () => {
+      const client = await pool.connect();
+      const wrapped = clients.get(client) ?? wrap(client);
+      clients.set(client, wrapped);
+      return wrapped;
+    }) as pg.Pool['connect'],
+  });
+}
+
+const PROCESSED =
+  /insert into \S+processed_message \([^)]*\) values ([\s\S]*?)\s+on conflict do nothing returning message_id::text/;
+
+/** Asks nobody whether a message was handled before. */
+export function noProcessedRow(pool: pg.Pool): pg.Pool {
+  return rewriting(pool, (text) =>
+    text.replace(PROCESSED, 'select id::text as message_id from (values $1) v (id, consumer, generation)'),
+  );
+}
+
+/** Writes down that messages are handled before they are, in a transaction of its own. */
+export function processedRowInOtherTransaction(pool: pg.Pool): pg.Pool {
+  return rewriting(pool, async (text) => {
+    const [insert] = PROCESSED.exec(text) ?? [];
+    if (insert === undefined) return text;
+    const { rows } = await pool.query<{ message_id: string }>(insert);
+    const ids = rows.map(({ message_id }) => `'${message_id}'`).join(', ');
+    return text.replace(PROCESSED, `select unnest(array[${ids}]::text[]) as message_id`);
+  });
+}
+
+/** Stores as finished what is in the log. */
+export function cursorAhead(pool: pg.Pool): pg.Pool {
+  const end = `select coalesce(max(e.base + e.count), 0) from tailrace.log_entry e
+    join tailrace.log_partition p on p.id = e.partition where p.topic = c.topic and p.partition = c.partition`;
+  return rewriting(pool, (text) =>
+    text.replace(
+      /(update \S+consumer_cursor c set next_offset = )v\.next_offset/,
+      `$1greatest(v.next_offset, (${end}))`,
+    ),
+  );
+}
+
+/** Commits without asking whose the partition is. */
+export function noGroupFence(pool: pg.Pool): pg.Pool {
+  return rewriting(pool, (text) => text.replace(/select \S+assert_assignment\([^)]*\); commit/, 'commit'));
+}
