@@ -32,6 +32,10 @@ function sound(keys: readonly number[]): Evidence {
     collapses: [],
     stalls: [],
     dangers: [],
+    server: [{ retainedWalBytes: 1_000, transactionMs: 100, answerMs: 10 }],
+    retainedWalLimitBytes: 2_000,
+    redelivered: 3,
+    redeliveredLimit: 6,
     phantoms: [],
     forbiddenPhantoms: [],
     unorderedKeys: new Set(),
@@ -186,9 +190,17 @@ describe('the checker', () => {
     ['a relay that halted', { collapses: ['relay-1 halted'] }, 'I8'],
     ['a stall', { stalls: ['nothing moved'] }, 'I9'],
     ['a run that does not drain', { drained: false }, 'I9'],
+    ['more effects done again than can have been in flight', { redelivered: 7 }, 'I10'],
+    ['WAL held back', { server: [{ retainedWalBytes: 2_001, transactionMs: 0, answerMs: 0 }] }, 'I11'],
+    ['an old transaction', { server: [{ retainedWalBytes: 0, transactionMs: 5_101, answerMs: 5 }] }, 'I11'],
     ['a database in danger', { dangers: ['WAL was held back'] }, 'I11'],
   ] as const)('finds %s', (_what, change, invariant) => {
     expect(broken(check({ ...RUN, ...change }))).toEqual([invariant]);
+  });
+
+  it('forgives an old transaction of a server that answers late', () => {
+    const server = [{ retainedWalBytes: 0, transactionMs: 14_000, answerMs: 500 }];
+    expect(broken(check({ ...RUN, server }))).toEqual([]);
   });
 
   it('doubts a truth that its writers contradict', () => {

@@ -51,6 +51,16 @@ export interface StaleEffect {
   readonly owner: string;
 }
 
+/** How a server fared at a moment. */
+export interface ServerSample {
+  /** By the slot. */
+  readonly retainedWalBytes: number;
+  /** The age of the oldest transaction of a relay, as far as no fault held it up. */
+  readonly transactionMs: number;
+  /** How long the server took to say so: on a busy machine everything takes longer. */
+  readonly answerMs: number;
+}
+
 /** The slot was acknowledged up to `confirmed` while the log was durable up to `durable` only. */
 export interface EarlyAcknowledgement {
   readonly confirmed: string;
@@ -83,6 +93,12 @@ export interface Evidence {
   readonly collapses: readonly string[];
   /** Faults after which nothing moved any more, or during which it had to and did not. */
   readonly stalls: readonly string[];
+  readonly server: readonly ServerSample[];
+  readonly retainedWalLimitBytes: number;
+  /** Effects that were undone, and done again. */
+  readonly redelivered: number;
+  /** What can have been in flight, times how often it can have been interrupted. */
+  readonly redeliveredLimit: number;
   /** Where the database was in danger: transactions of a relay left open, WAL held back. */
   readonly dangers: readonly string[];
   /** Messages that were handled, and whose transactions a failover then undid. */
@@ -267,7 +283,9 @@ function countStaleAttempts(refused: readonly RefusedAppend[], leases: readonly 
   }).length;
 }
 
-function judgeTheRest({ memoryMiB, memoryLimitMiB, drained, collapses, stalls, dangers }: Evidence): Breach[] {
+function judgeTheRest(evidence: Evidence): Breach[] {
+  const { memoryMiB, memoryLimitMiB, drained, collapses, stalls, dangers } = evidence;
+  const { server, retainedWalLimitBytes, redelivered, redeliveredLimit } = evidence;
   const breaches: Breach[] = [];
   if (memoryMiB > memoryLimitMiB) {
     breaches.push({ invariant: 'I7', what: `a relay had ${Math.round(memoryMiB)} MiB, at most ${memoryLimitMiB}` });
@@ -276,6 +294,27 @@ function judgeTheRest({ memoryMiB, memoryLimitMiB, drained, collapses, stalls, d
   for (const what of stalls) breaches.push({ invariant: 'I9', what });
   if (!drained) breaches.push({ invariant: 'I9', what: 'not everything had arrived when nothing moved any more' });
   for (const what of dangers) breaches.push({ invariant: 'I11', what });
+  if (redelivered > redeliveredLimit) {
+    breaches.push({ invariant: 'I10', what: `${redelivered} effects were done again, at most ${redeliveredLimit}` });
+  }
+  return [...breaches, ...judgeServer(server, retainedWalLimitBytes)];
+}
+
+/** How old a transaction of a relay may become, and how many times longer that is when the server answers late. */
+const OLDEST_TRANSACTION_MS = 5_000;
+const ANSWERS = 20;
+
+function judgeServer(samples: readonly ServerSample[], limitBytes: number): Breach[] {
+  const breaches: Breach[] = [];
+  const retained = samples.reduce((most, { retainedWalBytes }) => Math.max(most, retainedWalBytes), 0);
+  if (retained > limitBytes) {
+    breaches.push({ invariant: 'I11', what: `the slot held ${retained} bytes of WAL back, at most ${limitBytes}` });
+  }
+  const old = samples.find(({ transactionMs, answerMs }) => transactionMs > OLDEST_TRANSACTION_MS + ANSWERS * answerMs);
+  if (old !== undefined) {
+    const what = `a transaction of a relay was open for ${Math.round(old.transactionMs)} ms`;
+    breaches.push({ invariant: 'I11', what: `${what}, and the server answered within ${Math.round(old.answerMs)} ms` });
+  }
   return breaches;
 }
 

@@ -13,6 +13,7 @@ export interface DatabaseEvidence {
   readonly batches: readonly BatchFact[];
   readonly leases: readonly LeaseFact[];
   readonly staleEffects: readonly StaleEffect[];
+  readonly redelivered: number;
 }
 
 /** Reads everything back, past the code that is under test. */
@@ -27,6 +28,7 @@ export async function readDatabase(database: Database): Promise<DatabaseEvidence
     batches: await readBatches(database),
     leases: await readLeases(database),
     staleEffects: await readStaleEffects(database),
+    redelivered: await countRedelivered(database),
   };
 }
 
@@ -85,6 +87,14 @@ async function readLeases(database: Database): Promise<LeaseFact[]> {
     'select epoch, holder, extract(epoch from at) * 1000 as at_ms from torture.lease order by epoch',
   );
   return rows.map(({ epoch, holder, at_ms }) => ({ epoch: Number(epoch), holder, atMs: Number(at_ms) }));
+}
+
+/** Effects that were undone have used a number of their sequence up. */
+async function countRedelivered(database: Database): Promise<number> {
+  const { undone } = await database.one<{ undone: string }>(
+    `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) - (select count(*) from torture.effect) as undone`,
+  );
+  return Math.max(0, Number(undone));
 }
 
 async function readStaleEffects(database: Database): Promise<StaleEffect[]> {

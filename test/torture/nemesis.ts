@@ -39,6 +39,8 @@ export class Nemesis {
   readonly reports: Record<string, FaultReport> = {};
   /** Faults that cannot be injected on this machine, and why. */
   readonly missing: Record<string, string> = {};
+  /** When the last fault was over and its effects had gone, on the monotonic clock; `undefined` while there is one. */
+  calmSinceMs: number | undefined = monotonicMs();
   readonly #options: NemesisOptions;
 
   constructor(options: NemesisOptions) {
@@ -73,8 +75,10 @@ export class Nemesis {
   async #injectUntilSeen(fault: Fault): Promise<void> {
     const { stage } = this.#options;
     for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted; attempt++) {
+      this.calmSinceMs = undefined;
       const seen = await this.#inject(fault);
       await stage.mend();
+      this.calmSinceMs = monotonicMs();
       if (seen) return;
     }
   }

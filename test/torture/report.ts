@@ -17,6 +17,11 @@ export interface TortureReport {
   readonly phantoms: readonly number[];
   readonly drained: boolean;
   readonly memoryMiB: number;
+  /** Effects that were undone and done again, and how many there may have been. */
+  readonly redelivered: number;
+  readonly redeliveredLimit: number;
+  /** The most that the slot held back. */
+  readonly retainedWalBytes: number;
   readonly faults: Readonly<Record<string, FaultReport>>;
   /** Faults that could not be injected on this machine, and why. */
   readonly notAvailable: Readonly<Record<string, string>>;
@@ -40,7 +45,7 @@ interface Terms {
 
 export function reportOf(
   { seed, sabotage, recoveryLimitMs }: Terms,
-  evidence: Pick<Evidence, 'drained' | 'memoryMiB' | 'phantoms'>,
+  evidence: Pick<Evidence, 'drained' | 'memoryMiB' | 'phantoms' | 'redelivered' | 'redeliveredLimit' | 'server'>,
   verdict: Verdict,
   { reports: faults, missing: notAvailable }: Pick<Nemesis, 'reports' | 'missing'>,
 ): TortureReport {
@@ -54,6 +59,9 @@ export function reportOf(
     phantoms: evidence.phantoms,
     drained: evidence.drained,
     memoryMiB: Math.round(evidence.memoryMiB),
+    redelivered: evidence.redelivered,
+    redeliveredLimit: evidence.redeliveredLimit,
+    retainedWalBytes: evidence.server.reduce((most, { retainedWalBytes }) => Math.max(most, retainedWalBytes), 0),
     faults,
     notAvailable,
     sabotage: sabotage ?? null,
@@ -89,6 +97,7 @@ export function describe(report: TortureReport): string {
   return [
     `seed ${report.seed}: ${commits} commits, ${lost} lost, ${invented} invented, ${doubled} doubled, ${reordered} reordered, ${unseen} unseen`,
     `stale writes: ${report.staleWritesAttempted} attempted, ${report.staleWritesAccepted} accepted; phantoms of failovers: ${report.phantoms.length}; drained: ${report.drained ? 'yes' : 'no'}; memory of a relay: ${report.memoryMiB} MiB`,
+    `${report.redelivered} effects done again, at most ${report.redeliveredLimit}; WAL held back: at most ${Math.round(report.retainedWalBytes / 1024 ** 2)} MiB`,
     ...rows,
     ...Object.entries(report.notAvailable).map(([name, reason]) => `  ${name.padEnd(24)} not available: ${reason}`),
     ...report.breaches.map(({ invariant, what }) => `  ${invariant}: ${what}`),

@@ -20,6 +20,7 @@ import { Random } from './random.ts';
 import { reportOf, type TortureReport } from './report.ts';
 import type { SabotageName } from './sabotage/sabotage.ts';
 import { SlotWatch } from './slot-watch.ts';
+import { ServerWatch } from './server-watch.ts';
 import { Stage } from './stage.ts';
 import { BULK_KEY, createTables, FREE_KEYS } from './tables.ts';
 
@@ -40,6 +41,9 @@ export interface TortureOptions {
 }
 
 const MEMORY_LIMIT_MIB = 256;
+const RETAINED_WAL_LIMIT_BYTES = 1024 ** 3;
+/** Of two consumers with six handlers at once in each group, of which one gets 500 messages at a time. */
+const MOST_IN_FLIGHT = 2 * 6 * (1 + 500);
 /** Nothing is broken for so long at first, in parts of the whole. */
 const CLEAN_PART = 0.05;
 
@@ -83,6 +87,7 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   const slotWatch = new SlotWatch(database);
   const pacer = new Pacer(stage);
   const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
+  const serverWatch = new ServerWatch(database, () => nemesis.calmSinceMs);
   try {
     await play(options, stage, probe, nemesis);
     say('stopping the writers, restarting every relay and consumer, waiting for the last messages');
@@ -93,12 +98,19 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
     stop.throwIfAborted();
     stage.watchMemory();
     await slotWatch.stop();
+    await serverWatch.stop();
     await stage.stopReaders();
-    const evidence = await gather(stage, slotWatch, drained, historyPath);
+    const evidence = {
+      ...(await gather(stage, slotWatch, drained, historyPath)),
+      server: serverWatch.samples,
+      retainedWalLimitBytes: RETAINED_WAL_LIMIT_BYTES,
+      redeliveredLimit: await mostRedelivered(stage, nemesis),
+    };
     return reportOf(options, evidence, check(evidence), nemesis);
   } finally {
     await pacer.stop();
     await slotWatch.stop();
+    await serverWatch.stop();
     history.close();
   }
 }
@@ -126,7 +138,21 @@ async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis
   stop.throwIfAborted();
 }
 
-async function gather(stage: Stage, slotWatch: SlotWatch, drained: boolean, historyPath: string): Promise<Evidence> {
+/** What is in flight in all groups, each time that a fault or a new owner can have interrupted it. */
+async function mostRedelivered({ database }: Stage, { reports }: Nemesis): Promise<number> {
+  const { epochs } = await database.one<{ epochs: string }>(
+    'select sum(epoch) as epochs from tailrace.consumer_cursor',
+  );
+  const faults = Object.values(reports).reduce((sum, { injected }) => sum + injected, 0);
+  return MOST_IN_FLIGHT * (Number(epochs) + faults);
+}
+
+async function gather(
+  stage: Stage,
+  slotWatch: SlotWatch,
+  drained: boolean,
+  historyPath: string,
+): Promise<Omit<Evidence, 'server' | 'retainedWalLimitBytes' | 'redeliveredLimit'>> {
   const { attempts, refused } = await readProcesses(historyPath);
   return {
     ...(await readDatabase(stage.database)),

@@ -1,0 +1,56 @@
+import { pause } from '../../src/base/signal.ts';
+import type { ServerSample } from './checker.ts';
+import type { Database } from './database.ts';
+import { monotonicMs } from './history.ts';
+
+const INTERVAL_MS = 500;
+
+/**
+ * Looks again and again how much WAL the slot holds back, and how old the oldest transaction of a relay is. What a fault holds
+ * up is not judged: ages count from the end of the last fault.
+ */
+export class ServerWatch {
+  readonly samples: ServerSample[] = [];
+  readonly #database: Database;
+  readonly #calmSinceMs: () => number | undefined;
+  readonly #stopping = new AbortController();
+  readonly #running: Promise<void>;
+
+  /** @param calmSinceMs when the last fault was over, on the monotonic clock; `undefined` while there is one. */
+  constructor(database: Database, calmSinceMs: () => number | undefined) {
+    this.#database = database;
+    this.#calmSinceMs = calmSinceMs;
+    this.#running = this.#run();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await this.#running;
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      await this.#look().catch(() => undefined); // the server is away, or going away
+      await pause(INTERVAL_MS, signal);
+    }
+  }
+
+  async #look(): Promise<void> {
+    const calmSinceMs = this.#calmSinceMs();
+    const startedMs = monotonicMs();
+    const row = await this.#database.one<{ retained: string; age_ms: number }>(
+      `select (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0) from pg_replication_slots
+           where database = current_database()) as retained,
+         (select coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8 * 1000 from pg_stat_activity
+           where application_name ~ '^tailrace (relay|writer|log)' and application_name <> 'tailrace relay slot') as age_ms`,
+    );
+    const endedMs = monotonicMs();
+    if (this.#calmSinceMs() !== calmSinceMs) return;
+    this.samples.push({
+      retainedWalBytes: Number(row.retained),
+      transactionMs: calmSinceMs === undefined ? 0 : Math.min(row.age_ms, endedMs - calmSinceMs),
+      answerMs: endedMs - startedMs,
+    });
+  }
+}
