@@ -1,4 +1,5 @@
 import type { LogCapability } from '../../broker/capabilities.ts';
+import type { Log, TargetLog } from '../../broker/log.ts';
 import type { Scene } from './scene.ts';
 import type { LogSubject } from './subject.ts';
 
@@ -16,20 +17,34 @@ export const LEVELS = {
 /** A level of the suite. Routing (5) is no matter of a log, and speed (8) is measured, not tested. */
 export type Level = keyof typeof LEVELS;
 
-/** What a subject may bring along, and why a case that needs it is left out where it does not. */
-export const LACKS = {
-  removeBefore: 'nothing is ever removed from this log: its subject has no removeBefore',
-  appendHidden: 'what has a place in this log can be seen: its subject has no appendHidden',
-  replaceAppender: 'who appends to this log ends with its readers: its subject has no replaceAppender',
-} as const satisfies Partial<Record<keyof LogSubject, string>>;
+/** What a case may need, and why it is left out where the log or its subject has no such thing. */
+export const NEEDS = {
+  removal: {
+    isMet: (subject) => subject.removeBefore !== undefined,
+    why: 'nothing is ever removed from this log: its subject has no removeBefore',
+  },
+  hiding: {
+    isMet: (subject) => subject.appendHidden !== undefined,
+    why: 'what has a place in this log can be seen: its subject has no appendHidden',
+  },
+  target: {
+    isMet: ({ log }) => isTargetLog(log),
+    why: 'no forwarder appends to this log: it has no append of its own',
+  },
+} as const satisfies Record<string, { readonly isMet: (subject: LogSubject) => boolean; readonly why: string }>;
+
+/** Whether forwarders append to a log. */
+export function isTargetLog(log: Log): log is TargetLog {
+  return 'append' in log && 'createTopic' in log;
+}
 
 /** Something that a log has to do. */
 export interface CaseDefinition {
   readonly level: Level;
   /** Goes on from "a log …". */
   readonly name: string;
-  /** What the subject has to bring along. */
-  readonly needs?: keyof typeof LACKS;
+  /** Without which it is left out. */
+  readonly needs?: keyof typeof NEEDS;
   /** Shows an ability. Where it is not declared, `refuses` shows that the log says so. */
   readonly shows?: { readonly capability: LogCapability; readonly refuses: (scene: Scene) => Promise<void> };
   /** Throws what is wrong. */

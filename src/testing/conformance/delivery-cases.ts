@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { plain } from './scene.ts';
+import type { NewRecord } from '../../broker/record.ts';
+import type { HandlerContext } from '../../consumer/handlers.ts';
+import { newRecord, plain } from './scene.ts';
 import type { CaseDefinition } from './case.ts';
 import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until, type Count } from './group-scene.ts';
 
@@ -81,6 +83,36 @@ export const deliveryCases: readonly CaseDefinition[] = [
       const effects = (await groups.effects()).map(({ key, n }) => `${key} ${n}`).sort();
       assert.deepEqual(effects, ['a 1', 'b 1', 'b 2']);
       assert.ok(first !== undefined && plain(first).messageId !== letter.messageId);
+    },
+  },
+  {
+    level: 1,
+    name: 'hands over nothing before its deliverAt, and nothing after its expiresAt',
+    run: async (scene) => {
+      const groups = await GroupScene.open(scene, 1);
+      const deliverAt = new Date(Date.now() + 700);
+      const record = ({ key, n }: Count, times: Partial<NewRecord>): NewRecord =>
+        newRecord({ key, payload: JSON.stringify({ key, n }), ...times });
+      const expired = record({ key: 'expired', n: 1 }, { expiresAt: new Date(Date.now() - 60_000) });
+      await groups.append([
+        record({ key: 'delayed', n: 1 }, { deliverAt }),
+        expired,
+        record({ key: 'fresh', n: 1 }, { expiresAt: new Date(Date.now() + 3_600_000) }),
+      ]);
+      const early: string[] = [];
+      const check = async ({ key }: Count, { tx }: HandlerContext): Promise<void> => {
+        const { rows } = await tx.query<{ early: boolean }>('select clock_timestamp() < $1::timestamptz as early', [
+          deliverAt.toISOString(),
+        ]);
+        if (rows[0]?.early === true) early.push(key);
+      };
+      await groups.member('one', { then: check }).start();
+      await groups.untilEffects(2);
+      await until('what has expired is a dead letter', async () => (await groups.deadLetters()).length > 0);
+      const [letter, ...others] = await groups.deadLetters();
+      assert.deepEqual([letter?.messageId, letter?.reason, others.length], [expired.messageId, 'EXPIRED', 0]);
+      await groups.assertExact(['delayed', 'fresh'], 1);
+      assert.ok(!early.includes('delayed'), 'It was handed over before its time.');
     },
   },
   {

@@ -93,7 +93,7 @@ export class GroupScene {
       leaseMs: LONG_LEASE_MS,
       heartbeatMs: 50,
       cursorIntervalMs: 50,
-      retries: { attempts: 1_000, backoff: { initialMs: 1, maxMs: 10 } },
+      retries: { attempts: 1_000_000, backoff: { initialMs: 1, maxMs: 10 } },
       circuitBreaker: false,
       drainTimeoutMs: 5_000,
       ...options,
@@ -136,6 +136,13 @@ export class GroupScene {
       'The effects of each key are not each number once and in order.',
     );
     assert.deepEqual([...numbers.keys()].sort(), [...keys].sort());
+  }
+
+  /** How many records are set aside, whatever they wait for. */
+  async parked(): Promise<number> {
+    const sql = 'select count(*)::int as count from tailrace.parked_message where topic = $1';
+    const { rows } = await this.#database.pool.query<{ count: number }>(sql, [this.scene.topic]);
+    return rows[0]?.count ?? 0;
   }
 
   async deadLetters(): Promise<DeadLetter[]> {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { pause } from '../../base/signal.ts';
-import type { FetchOptions, TargetLog } from '../../broker/log.ts';
+import type { FetchOptions } from '../../broker/log.ts';
 import type { LogRecord, NewRecord } from '../../broker/record.ts';
-import type { CaseDefinition } from './case.ts';
+import { isTargetLog, type CaseDefinition } from './case.ts';
 import {
   assertRefused,
   assertSame,
@@ -75,14 +75,10 @@ async function seeksByTime(scene: Scene): Promise<void> {
   await assertRefused(() => scene.log.offsetsAt(scene.topic, new Date(Number.NaN)), 'INVALID_OPTION');
 }
 
-function isTarget(log: Scene['log']): log is TargetLog {
-  return 'append' in log && 'createTopic' in log;
-}
-
 async function compacts(scene: Scene): Promise<void> {
   const { subject, log, topic } = scene;
   assert.ok(
-    isTarget(log) && subject.compact !== undefined,
+    isTargetLog(log) && subject.compact !== undefined,
     'Declared, and the subject has no compact to show it with.',
   );
   await log.createTopic(topic, 1, { compaction: true });
@@ -220,7 +216,7 @@ export const logCases: readonly CaseDefinition[] = [
   {
     level: 4,
     name: 'raises OFFSET_OUT_OF_RANGE for what was removed, and keeps the offsets of what is left',
-    needs: 'removeBefore',
+    needs: 'removal',
     run: async (scene) => {
       const records = newRecords(12);
       await scene.createTopic(1);
@@ -239,7 +235,7 @@ export const logCases: readonly CaseDefinition[] = [
   {
     level: 4,
     name: 'never skips what has a place and cannot be seen yet',
-    needs: 'appendHidden',
+    needs: 'hiding',
     run: async (scene) => {
       const records = newRecords(6);
       await scene.createTopic(1);
@@ -263,7 +259,7 @@ export const logCases: readonly CaseDefinition[] = [
     shows: {
       capability: 'compaction',
       refuses: async ({ log, topic }) => {
-        if (!isTarget(log)) return;
+        if (!isTargetLog(log)) return;
         await assertRefused(() => log.createTopic(topic, 1, { compaction: true }), 'UNSUPPORTED_CAPABILITY');
         assert.equal(await log.partitionCount(topic), 0);
       },
@@ -277,7 +273,7 @@ export const logCases: readonly CaseDefinition[] = [
       capability: 'server-side-delay',
       refuses: async (scene) => {
         const { log, topic } = scene;
-        if (!isTarget(log)) return;
+        if (!isTargetLog(log)) return;
         await scene.createTopic(1);
         const append = { topic, partition: 0, offset: 0n, records: newRecords(1), notBefore: new Date() };
         await assertRefused(() => log.append(append), 'UNSUPPORTED_CAPABILITY');
@@ -286,7 +282,7 @@ export const logCases: readonly CaseDefinition[] = [
     },
     run: async (scene) => {
       const { log, topic } = scene;
-      assert.ok(isTarget(log), 'Declared, and the log has no append to show it with.');
+      assert.ok(isTargetLog(log), 'Declared, and the log has no append to show it with.');
       await scene.createTopic(1);
       const records = newRecords(2);
       const notBefore = new Date(Date.now() + 300);

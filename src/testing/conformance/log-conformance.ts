@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import type { LogCapability } from '../../broker/capabilities.ts';
 import { TailraceError, messageOf } from '../../base/errors.ts';
-import { LACKS, type CaseDefinition, type Level } from './case.ts';
+import { NEEDS, type CaseDefinition, type Level } from './case.ts';
 import { contractCases } from './contract.ts';
+import { groupCases } from './group-cases.ts';
 import { historyCases } from './history-cases.ts';
 import { logCases } from './log-cases.ts';
 import { deliveryCases } from './delivery-cases.ts';
 import { orderCases } from './order-cases.ts';
+import { producerCases } from './producer-cases.ts';
 import { Scene, type HandlersDatabase } from './scene.ts';
 import type { LogSubject } from './subject.ts';
 import { createTestDatabase } from '../test-database.ts';
@@ -68,7 +70,9 @@ export function logConformance(options: LogConformanceOptions): LogConformance {
     ...contractCases,
     ...deliveryCases,
     ...orderCases,
+    ...groupCases,
     ...logCases,
+    ...producerCases,
     ...historyCases,
   ];
   const { levels } = options;
@@ -157,7 +161,7 @@ async function outcomeOf(
   scene: Scene,
   capabilities: readonly LogCapability[],
 ): Promise<CaseOutcome> {
-  if (needs !== undefined && scene.subject[needs] === undefined) return { outcome: 'refused', why: LACKS[needs] };
+  if (needs !== undefined && !NEEDS[needs].isMet(scene.subject)) return { outcome: 'refused', why: NEEDS[needs].why };
   if (shows !== undefined && !capabilities.includes(shows.capability)) {
     await shows.refuses(scene);
     return { outcome: 'refused', why: `the log does not declare ${shows.capability}, and says so when it is asked` };

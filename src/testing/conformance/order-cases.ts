@@ -44,6 +44,31 @@ export const orderCases: readonly CaseDefinition[] = [
   },
   {
     level: 2,
+    name: 'blocks only its own key with a record that is parked, and keeps the order of that key',
+    run: async (scene) => {
+      const groups = await GroupScene.open(scene, 1);
+      const [stuck = '', ...others] = KEYS;
+      let isMended = false;
+      const failOne = ({ key, n }: Count): void => {
+        if (key === stuck && n === 2 && !isMended) throw new Error('Not yet.');
+      };
+      await groups.publish(counts(KEYS, 1, 4));
+      const retries = { attempts: 1, delayed: { attempts: 1_000, initialMs: 200, maxMs: 200 } };
+      const first = groups.member('first', { then: failOne, retries });
+      await first.start();
+      await groups.untilEffects(others.length * 4 + 1);
+      await until('the later records of the key are parked too', async () => (await groups.parked()) >= 3);
+      await first.stop();
+      await groups.member('second', { then: failOne, retries }).start(); // another one takes the parked key over
+      await groups.publish(counts(KEYS, 5, 6));
+      await groups.untilEffects(others.length * 6 + 1);
+      isMended = true;
+      await groups.untilEffects(KEYS.length * 6);
+      await groups.assertExact(KEYS, 6);
+    },
+  },
+  {
+    level: 2,
     name: 'keeps the order of each key while members come and go',
     run: async (scene) => {
       const groups = await GroupScene.open(scene, 4);

@@ -15,11 +15,6 @@ export interface LogSubject {
    * it resolves to makes them visible. Absent: what has a place can be seen.
    */
   appendHidden?(topic: string, partition: number, records: readonly NewRecord[]): Promise<() => Promise<void>>;
-  /**
-   * Whoever appends is gone without a word, with its connections; the next append comes from another one in its place.
-   * Absent: appends come from the process of the readers, and end with it.
-   */
-  replaceAppender?(): Promise<void>;
   /** Does to a topic, made with `compaction`, what the log does some time. For logs that declare `compaction`. */
   compact?(topic: string): Promise<void>;
   /** Closes the log and everything that was opened for it. */
