@@ -24,7 +24,7 @@ async function unionOf(path: string, name: string): Promise<string[]> {
 
 it.each([
   ['code', 'src/base/errors.ts', 'ErrorCode', 30],
-  ['reason', 'src/consumer/parked-messages.ts', 'ParkReason', 3],
+  ['reason', 'src/consumer/park-note.ts', 'ParkReason', 3],
 ])('docs/errors.md has every %s once, in the order of the source', async (column, path, name, atLeast) => {
   const members = await unionOf(path, name);
   expect(members.length).toBeGreaterThanOrEqual(atLeast);
