@@ -56,6 +56,20 @@ const mail = createConsumer({
 });
 // #endregion
 
+const totals = new Map<string, number>();
+let rings = 0;
+// #region deliveries
+// Nothing is written for a message; after a crash, those since the last stored place come again.
+const cache = createConsumer({ log, group: 'cache', database: pool, delivery: 'at-least-once' }).on(
+  OrderPlaced,
+  ({ payload }) => void totals.set(payload.orderId, payload.total),
+);
+// Each message is durably said to be handled first: its handler is never called twice, and perhaps not to its end.
+const bell = createConsumer({ log, group: 'bell', database: pool, delivery: 'at-most-once' }).on(OrderPlaced, () => {
+  rings += 1; // if this throws, the message is a dead letter at once
+});
+// #endregion
+
 const parcelsAskedFor: string[] = [];
 async function askForParcel(orderId: string, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
@@ -84,7 +98,7 @@ const registry = new Registry(); // of prom-client; its global `register` will d
 registerConsumerMetrics(registry, () => [billing, ledger, mail]);
 // #endregion
 
-for (const consumer of [billing, ledger, mail, parcels]) await consumer.start();
+for (const consumer of [billing, ledger, mail, parcels, cache, bell]) await consumer.start();
 await pipeline.publish([
   OrderPlaced({ orderId: 'A-1', total: 42 }),
   OrderPlaced({ orderId: 'A-2', total: 200 }), // too much for mail
@@ -101,6 +115,7 @@ console.log(
   '- parcels:',
   parcelsAskedFor.length,
 );
+console.log('orders in the cache:', totals.size, '- rings:', rings);
 const metrics = (await registry.metrics()).split('\n');
 console.log(metrics.find((line) => line.startsWith('tailrace_consumer_dead_messages_total{group="mail"}')));
 for (const { group, type, key, attempts, error } of await pipeline.deadLetters()) {
@@ -108,4 +123,4 @@ for (const { group, type, key, attempts, error } of await pipeline.deadLetters()
     `dead letter of ${group}: ${type} ${key ?? ''} after ${attempts} attempts, ${error?.split('\n')[0] ?? ''}`,
   );
 }
-for (const consumer of [billing, ledger, mail, parcels]) await consumer.stop();
+for (const consumer of [billing, ledger, mail, parcels, cache, bell]) await consumer.stop();

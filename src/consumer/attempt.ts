@@ -1,11 +1,12 @@
+import type pg from 'pg';
 import { TailraceError, isTailraceError } from '../base/errors.ts';
 import type { LogRecord } from '../broker/record.ts';
 import type { Message } from '../message/message.ts';
 import type { Consumption, ConsumptionEnd, Tracing } from '../telemetry/tracing.ts';
-import { messageOfRecord, priorAttempts, type Delivery, type Task } from './delivery.ts';
-import { HandlerCall } from './handler-call.ts';
+import { claimKindOf, messageOfRecord, priorAttempts, type Delivery, type Task } from './delivery.ts';
+import { AbandonedHandler, HandlerCall } from './handler-call.ts';
 import type { Begun, Claim, HandlerTransactions, TransactionResult, TransactionWork } from './handler-transaction.ts';
-import type { HandlerContext } from './handlers.ts';
+import type { DeliveryContext, RegisteredHandler } from './handlers.ts';
 import type { Unit } from './lanes.ts';
 import type { ConsumerSettings } from './options.ts';
 import type { ParkNote } from './park-note.ts';
@@ -26,18 +27,24 @@ export type AttemptResult =
       readonly nowMs: number;
     }
   /** Nothing of the unit is done. `payload`: no attempt can end otherwise. */
-  | { readonly result: 'failed'; readonly by: 'handler' | 'database' | 'payload'; readonly error: unknown };
+  | {
+      readonly result: 'failed';
+      readonly by: 'handler' | 'database' | 'payload';
+      readonly error: unknown;
+      /** The ids of messages that were said to be handled before the handler was called: no other attempt may follow. */
+      readonly claimed?: ReadonlySet<string>;
+    };
 
 /** Makes one attempt at what is to be done with the records of a unit. */
 export class Attempts {
-  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>;
+  readonly #settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs' | 'delivery'>;
   readonly #transactions: HandlerTransactions;
   readonly #messages: ParkedMessages;
   readonly #tracing: Tracing | undefined;
   readonly #replays: Replays;
 
   constructor(
-    settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs'>,
+    settings: Pick<ConsumerSettings, 'schema' | 'group' | 'maxHandlerMs' | 'delivery'>,
     transactions: HandlerTransactions,
     messages: ParkedMessages,
     tracing: Tracing | undefined,
@@ -73,7 +80,7 @@ export class Attempts {
   #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
     switch (first.task.todo) {
       case 'park':
-        return first.parked === undefined
+        return first.parked === undefined || first.task.by === 'nothing'
           ? this.#park(unit.items)
           : this.#rewrite(first, first.parked, first.task.note);
       case 'handle':
@@ -88,38 +95,78 @@ export class Attempts {
   ): Promise<AttemptResult> {
     const messages = decodeAll(unit);
     if (!Array.isArray(messages)) return { result: 'failed', by: 'payload', error: messages.error };
-    const { topic, offset } = first.record;
-    const { partition } = first;
-    const call = new HandlerCall(this.#settings.maxHandlerMs, partition.signal);
+    const call = new HandlerCall(this.#settings.maxHandlerMs, first.partition.signal);
+    const handle = (fresh: Fresh, tx?: pg.PoolClient): Promise<void> =>
+      call.run(() => handler.handle(fresh.messages, contextOf(call, unit, first, fresh.isReplay, tx)));
+    const { delivery } = this.#settings;
+    if (delivery === 'at-most-once') return this.#claimThenHandle(unit.items, messages, handler, handle);
+    // A parked row goes, and the database's time is looked at, in a transaction.
+    if (
+      delivery === 'at-least-once' &&
+      first.parked === undefined &&
+      !unit.items.some(({ record }) => isTimed(record))
+    ) {
+      const isReplay = unit.items.some(({ partition, record }) => partition.isReplay(record.offset));
+      return done(messages.length, await settled(() => handle({ messages, isReplay })));
+    }
+    return this.#inTime(unit.items, async (tx, begun) => {
+      const fresh = await this.#freshOf(tx, begun, unit.items, messages, handler);
+      if (fresh.messages.length > 0) await handle(fresh, delivery === 'effectively-once' ? tx : undefined);
+    });
+  }
+
+  /** Says that messages are handled before they are, durably: whatever happens then, nobody handles them again. */
+  async #claimThenHandle(
+    deliveries: readonly Delivery[],
+    messages: readonly Message[],
+    handler: RegisteredHandler,
+    handle: (fresh: Fresh) => Promise<void>,
+  ): Promise<AttemptResult> {
+    let fresh: Fresh = { messages: [], isReplay: false };
+    const claimed = await this.#inTime(deliveries, async (tx, begun) => {
+      fresh = await this.#freshOf(tx, begun, deliveries, messages, handler);
+    });
+    if (claimed.result !== 'done' || claimed.fresh === 0 || fresh.messages.length === 0) return claimed;
+    const ended = done(fresh.messages.length, await settled(() => handle(fresh)));
+    return ended.result === 'failed' ? { ...ended, claimed: new Set(fresh.messages.map(({ id }) => id)) } : ended;
+  }
+
+  /** A transaction that comes to nothing where it is not the time for all of its messages. */
+  async #inTime(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
     let untimely: Untimely | undefined;
-    const ended = await this.#transact(unit.items, async (tx, { claim, nowMs }) => {
-      untimely = untimelyOf(unit.items, nowMs);
+    const ended = await this.#transact(deliveries, (tx, begun) => {
+      untimely = untimelyOf(deliveries, begun.nowMs);
       if (untimely !== undefined) throw new Error('Not to be handled now'); // so that nothing of it is committed
-      const replayed = await this.#replays.among(tx, unit.items);
-      const isWanted = (id: string): boolean => handler.onReplay === 'handle' || !replayed.has(id);
-      const fresh = messages.filter((message) => claim(message.id) && isWanted(message.id));
-      if (fresh.length === 0) return;
-      const context: HandlerContext = {
-        tx,
-        record: { topic, partition: partition.partition, offset },
-        attempt: priorAttempts(first) + unit.failures + 1,
-        isReplay: fresh.some(({ id }) => replayed.has(id)),
-        get signal() {
-          return call.signal;
-        },
-      };
-      await call.run(() => handler.handle(fresh, context));
+      return work(tx, begun);
     });
     return untimely === undefined || ended.result !== 'failed' ? ended : { result: 'untimely', ...untimely };
   }
 
-  #park(deliveries: readonly Delivery[]): Promise<AttemptResult> {
-    return this.#transact(deliveries, (tx, { claim }) => {
+  async #freshOf(
+    tx: pg.PoolClient,
+    { claim }: Begun,
+    deliveries: readonly Delivery[],
+    messages: readonly Message[],
+    handler: RegisteredHandler,
+  ): Promise<Fresh> {
+    const replayed = await this.#replays.among(tx, deliveries);
+    const isWanted = (id: string): boolean => handler.onReplay === 'handle' || !replayed.has(id);
+    const fresh = messages.filter((message) => claim(message.id) && isWanted(message.id));
+    return { messages: fresh, isReplay: fresh.some(({ id }) => replayed.has(id)) };
+  }
+
+  async #park(deliveries: readonly Delivery[]): Promise<AttemptResult> {
+    let parked = 0;
+    const ended = await this.#transact(deliveries, (tx, { claim }) => {
       const entries = deliveries.flatMap(({ record, task, firstFailure }) =>
-        task.todo === 'park' && claim(record.messageId) ? [{ record, note: task.note, firstFailure }] : [],
+        task.todo === 'park' && (task.by === 'nothing' || claim(record.messageId))
+          ? [{ record, note: task.note, firstFailure }]
+          : [],
       );
+      parked = entries.length;
       return this.#messages.insert(tx, deliveries[0]?.partition.generation ?? 0, entries);
     });
+    return ended.result === 'done' && deliveries[0]?.task.by === 'nothing' ? { ...ended, fresh: parked } : ended;
   }
 
   async #rewrite({ partition, firstFailure }: Delivery, row: ParkedRow, note: ParkNote): Promise<AttemptResult> {
@@ -132,17 +179,61 @@ export class Attempts {
   async #transact(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
     const [first] = deliveries;
     if (first === undefined) return { result: 'done', fresh: 0 };
-    return resultOf(await this.#transactions.run(first.partition, this.#claim(deliveries, first.parked), work));
+    return resultOf(await this.#transactions.run(first.partition, this.#claim(first, deliveries), work));
   }
 
-  #claim(deliveries: readonly Delivery[], row: ParkedRow | undefined): Claim {
-    if (row !== undefined) return { of: 'parked', sql: (client) => this.#messages.claimSql(client, row) };
-    return {
-      of: 'log',
-      messageIds: deliveries.map(({ record }) => record.messageId),
-      asksTime: deliveries.some(({ record, task }) => task.todo === 'handle' && isTimed(record)),
-    };
+  #claim(first: Delivery, deliveries: readonly Delivery[]): Claim {
+    const { parked, task } = first;
+    const by = claimKindOf(task);
+    if (by === 'nothing') return { of: 'nothing' };
+    if (parked !== undefined) return { of: 'parked', sql: (client) => this.#messages.claimSql(client, parked) };
+    const asksTime = deliveries.some((one) => one.task.todo === 'handle' && isTimed(one.record));
+    if (by === 'cursor') {
+      const to = (deliveries.at(-1)?.record.offset ?? first.record.offset) + 1n;
+      return { of: 'cursor', from: first.record.offset, to, messages: deliveries.length, asksTime };
+    }
+    return { of: 'log', messageIds: deliveries.map(({ record }) => record.messageId), asksTime };
   }
+}
+
+/** Messages that are to be handled now. */
+interface Fresh {
+  readonly messages: readonly Message[];
+  readonly isReplay: boolean;
+}
+
+/** What a handler gets. Without a transaction there is no `tx`. */
+function contextOf(
+  call: HandlerCall,
+  unit: Unit<Delivery>,
+  first: Delivery,
+  isReplay: boolean,
+  tx: pg.PoolClient | undefined,
+): DeliveryContext {
+  const { topic, offset } = first.record;
+  return {
+    ...(tx !== undefined && { tx }),
+    record: { topic, partition: first.partition.partition, offset },
+    attempt: priorAttempts(first) + unit.failures + 1,
+    isReplay,
+    get signal() {
+      return call.signal;
+    },
+  };
+}
+
+/** What a handler without a transaction failed with. */
+async function settled(handle: () => Promise<void>): Promise<{ readonly error: unknown } | undefined> {
+  try {
+    await handle();
+    return undefined;
+  } catch (error) {
+    return { error: error instanceof AbandonedHandler ? error.reason : error };
+  }
+}
+
+function done(fresh: number, failed: { readonly error: unknown } | undefined): AttemptResult {
+  return failed === undefined ? { result: 'done', fresh } : { result: 'failed', by: 'handler', error: failed.error };
 }
 
 function resultOf(ended: TransactionResult): AttemptResult {

@@ -17,12 +17,14 @@ import {
   HandlerRegistry,
   type BatchHandler,
   type BatchOptions,
+  type DeliveryContext,
   type Handler,
+  type HandlerContext,
   type HandlerOptions,
 } from './handlers.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
-import { settingsOf, type ConsumerOptions, type ConsumerSettings } from './options.ts';
+import { settingsOf, type ConsumerOptions, type ConsumerSettings, type PlainConsumerOptions } from './options.ts';
 import { ParkedFeeder } from './parked-feeder.ts';
 import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ensureProcessedPartitions } from './processed-partitions.ts';
@@ -61,7 +63,7 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
 }
 
 /** A member of a consumer group. */
-export interface Consumer extends Service {
+export interface Consumer<Context = HandlerContext> extends Service {
   /**
    * Joins the group; resolves once it handles messages, and throws what keeps it from that, as where the database cannot be
    * reached. It has then let go of everything, and may be started again.
@@ -73,15 +75,19 @@ export interface Consumer extends Service {
    *
    * @throws TailraceError `DUPLICATE_HANDLER`, `INVALID_OPTION`.
    */
-  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>, options?: HandlerOptions): this;
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>, Context>, options?: HandlerOptions): this;
   /**
    * Handles neighbouring messages of one type together, in one transaction. The partitions of its topic are then handled
    * in order throughout, whatever the keys. To be called before `start`.
    *
    * @throws TailraceError `DUPLICATE_HANDLER`.
    */
-  onBatch<D extends Definition>(definition: D, handler: BatchHandler<PayloadOf<D>>): this;
-  onBatch<D extends Definition>(definition: D, options: BatchOptions, handler: BatchHandler<PayloadOf<D>>): this;
+  onBatch<D extends Definition>(definition: D, handler: BatchHandler<PayloadOf<D>, Context>): this;
+  onBatch<D extends Definition>(
+    definition: D,
+    options: BatchOptions,
+    handler: BatchHandler<PayloadOf<D>, Context>,
+  ): this;
   /** What it is doing now. */
   status(): ConsumerStatus;
 }
@@ -95,13 +101,15 @@ export interface Consumer extends Service {
  *
  * @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`.
  */
-export function createConsumer(options: ConsumerOptions): Consumer {
+export function createConsumer(options: PlainConsumerOptions): Consumer<DeliveryContext>;
+export function createConsumer(options: ConsumerOptions): Consumer;
+export function createConsumer(options: ConsumerOptions | PlainConsumerOptions): Consumer<never> {
   return new GroupConsumer(settingsOf(options));
 }
 
 const DAY_MS = 24 * 3600 * 1000;
 
-class GroupConsumer implements Consumer {
+class GroupConsumer implements Consumer<never> {
   readonly #settings: ConsumerSettings;
   readonly #tracing: Tracing | undefined = loadTracing();
   readonly #registry = new HandlerRegistry();
@@ -123,7 +131,7 @@ class GroupConsumer implements Consumer {
     this.#settings = settings;
   }
 
-  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>>, options: HandlerOptions = {}): this {
+  on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>, never>, options: HandlerOptions = {}): this {
     this.#assertIdle('on');
     this.#registry.addSingle(definition, options, handler);
     return this;
@@ -131,8 +139,8 @@ class GroupConsumer implements Consumer {
 
   onBatch<D extends Definition>(
     definition: D,
-    options: BatchOptions | BatchHandler<PayloadOf<D>>,
-    handler?: BatchHandler<PayloadOf<D>>,
+    options: BatchOptions | BatchHandler<PayloadOf<D>, never>,
+    handler?: BatchHandler<PayloadOf<D>, never>,
   ): this {
     this.#assertIdle('onBatch');
     if (typeof options === 'function') this.#registry.addBatch(definition, {}, options);
@@ -170,6 +178,12 @@ class GroupConsumer implements Consumer {
     this.#assertIdle('start');
     if (this.#registry.topics.length === 0) {
       throw new TailraceError('INVALID_OPTION', 'This consumer has no handlers. Call on or onBatch before start.');
+    }
+    if (this.#registry.movesCursor && this.#settings.delivery !== 'effectively-once') {
+      throw new TailraceError(
+        'INVALID_OPTION',
+        `A batch handler has cursor: 'in-transaction', and delivery is ${this.#settings.delivery}, which has no transaction. Leave one of them out.`,
+      );
     }
     this.#state = 'starting';
     this.#starting = this.#start();

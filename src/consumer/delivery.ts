@@ -7,10 +7,27 @@ import type { LaneRules } from './lanes.ts';
 import type { ParkNote } from './park-note.ts';
 import type { FirstFailure, ParkedRow } from './parked-messages.ts';
 
+/**
+ * What says that a record is done, in the transaction that does it: a row of its own, the group's place, or nothing,
+ * where that was said before.
+ */
+export type ClaimKind = 'row' | 'cursor' | 'nothing';
+
 /** What is to be done with a record. `alone`: never again in a batch with others. */
 export type Task =
-  | { readonly todo: 'handle'; readonly handler: RegisteredHandler; readonly alone: boolean }
-  | { readonly todo: 'park'; readonly note: ParkNote };
+  | { readonly todo: 'handle'; readonly handler: RegisteredHandler; readonly alone: boolean; readonly by?: undefined }
+  | { readonly todo: 'park'; readonly note: ParkNote; readonly by?: ClaimKind };
+
+/** What is to say that a record is done. */
+export function claimKindOf(task: Task): ClaimKind {
+  if (task.todo === 'park') return task.by ?? 'row';
+  return task.handler.movesCursor ? 'cursor' : 'row';
+}
+
+/** That a record is set aside: what says so is what would have said that it is handled. */
+export function parkTask(task: Task, note: ParkNote): Task {
+  return { todo: 'park', note, by: claimKindOf(task) };
+}
 
 /** A record on its way through this member. */
 export interface Delivery {

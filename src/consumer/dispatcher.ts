@@ -13,6 +13,7 @@ import {
   isInLine,
   isLinedUp,
   isLook,
+  parkTask,
   priorAttempts,
   sizeOf,
   type Delivery,
@@ -208,7 +209,7 @@ export class Dispatcher {
   #lineUp(unit: Unit<LaneItem>): boolean {
     const linedUp = unit.items.filter((item): item is Delivery => !isLook(item) && isLinedUp(item));
     if (linedUp.length > 0 && linedUp.length < unit.items.length) return false;
-    for (const delivery of linedUp) delivery.task = { todo: 'park', note: LINED_UP };
+    for (const delivery of linedUp) delivery.task = parkTask(delivery.task, LINED_UP);
     return true;
   }
 
@@ -306,10 +307,10 @@ export class Dispatcher {
         return;
       case 'untimely':
         for (const { record } of ended.early) this.#expect(record, ended.nowMs);
-        for (const delivery of ended.early) delivery.task = { todo: 'park', note: NOT_DUE };
+        for (const delivery of ended.early) delivery.task = parkTask(delivery.task, NOT_DUE);
         for (const delivery of ended.expired) {
           const note = expired(delivery.record.expiresAt, priorAttempts(delivery) + unit.failures);
-          delivery.task = { todo: 'park', note };
+          delivery.task = parkTask(delivery.task, note);
         }
         this.#lanes.split(unit);
         return;
@@ -382,7 +383,10 @@ export class Dispatcher {
         return;
       case 'delay':
       case 'bury':
-        for (const item of items) item.task = { todo: 'park', note: next.note };
+        for (const item of items) {
+          const isClaimed = failed.claimed?.has(item.record.messageId) === true;
+          item.task = isClaimed ? { todo: 'park', note: next.note, by: 'nothing' } : parkTask(item.task, next.note);
+        }
         this.#lanes.split(unit);
         return;
     }

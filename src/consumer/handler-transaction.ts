@@ -8,10 +8,13 @@ import type { AssignedPartition } from './assigned-partition.ts';
 import { AbandonedHandler } from './handler-call.ts';
 import { lendClient } from './lent-client.ts';
 import { elsewhere } from './origin.ts';
-import type { ConsumerSettings } from './options.ts';
+import type { ConsumerSettings, DeliveryMode } from './options.ts';
+import { RoundTrips, type Statement, type TextRows } from './round-trip.ts';
 
 /** Raised by `assert_assignment`: another member owns the partition now. */
 const ASSIGNMENT_ENDED = 'TR001';
+/** Raised by `advance_cursor`: the group's place is past these records. */
+const ALREADY_PASSED = 'TR002';
 /** The server ended a session whose transaction stood idle for too long. */
 const IDLE_TOO_LONG = '25P03';
 
@@ -35,7 +38,16 @@ export type Claim =
     }
   /** The row of a parked message, which is taken out: a statement that returns its message id. */
   | { readonly of: 'parked'; readonly sql: (client: pg.ClientBase) => string }
-  /** Nothing: the work sees to it itself. */
+  /** The group's place in the partition, which moves from an offset, or what lies before it, to another. */
+  | {
+      readonly of: 'cursor';
+      readonly from: bigint;
+      readonly to: bigint;
+      /** Counted as handled. */
+      readonly messages: number;
+      readonly asksTime: boolean;
+    }
+  /** Nothing: the work sees to it itself, or it was claimed before. */
   | { readonly of: 'nothing' };
 
 /** What a transaction has begun with. */
@@ -49,7 +61,7 @@ export interface Begun {
 /** What happens in a transaction, between its first row and its commit. */
 export type TransactionWork = (tx: pg.PoolClient, begun: Begun) => unknown;
 
-type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs'>;
+type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs' | 'delivery'>;
 
 /** What transactions ask and tell. */
 export interface TransactionEvents {
@@ -63,6 +75,39 @@ const IN_FAILED_TRANSACTION = '25P02';
 
 const MESSAGE_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
+const BEGIN: Statement = { name: 'tailrace begin', text: 'begin isolation level read committed', values: [] };
+const COMMIT: Statement = { name: 'tailrace commit', text: 'commit', values: [] };
+const NOW: Statement = {
+  name: 'tailrace now',
+  text: 'select (extract(epoch from clock_timestamp()) * 1000)::text',
+  values: [],
+};
+const IDLE_SQL = `select set_config('idle_in_transaction_session_timeout', $1::text, true)`;
+
+/**
+ * Answers the ids that are new. What is claimed before its handler is called has to outlive a crash of the server, whatever
+ * the database does with other commits.
+ */
+function claimSql(schema: string, delivery: DeliveryMode): string {
+  const durable = `, set_config('synchronous_commit', case current_setting('synchronous_commit')
+      when 'off' then 'on' else current_setting('synchronous_commit') end, true) durable`;
+  return `insert into ${schema}.processed_message (message_id, consumer, generation)
+    select id, $2::text, $3::int
+    from unnest($1::uuid[]) id, set_config('idle_in_transaction_session_timeout', $4::text, true) idle
+    ${delivery === 'at-most-once' ? durable : ''}
+    on conflict do nothing returning message_id::text`;
+}
+
+/** Goes last, before COMMIT. */
+function assertSql(schema: string): string {
+  return `select ${schema}.assert_assignment($1::text, $2::text, $3::int, $4::bigint)::text`;
+}
+
+/** Goes last in its place where the group's own place moves. */
+function advanceSql(schema: string): string {
+  return `select ${schema}.advance_cursor($1::text, $2::text, $3::int, $4::bigint, $5::bigint, $6::bigint)::text`;
+}
+
 /**
  * Runs the transactions that make effects happen once: the rows that say "handled" go in first, together with BEGIN; the
  * check that the partition is still this member's goes last, together with COMMIT. So a message that was handled before is
@@ -71,6 +116,7 @@ const MESSAGE_ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12
 export class HandlerTransactions {
   readonly #settings: TransactionSettings;
   readonly #events: TransactionEvents;
+  readonly #roundTrips = new RoundTrips();
   readonly #open = new Map<HandlerClient, AssignedPartition>();
   /** Where clients lead that are connected to their server directly. */
   readonly #clusters = new WeakMap<object, Cluster>();
@@ -134,14 +180,14 @@ export class HandlerTransactions {
       this.#events.elsewhere();
       return { outcome: 'assignment-lost' };
     }
-    const handled = fresh.size;
-    if (handled === 0 && claim.of !== 'nothing') return { outcome: 'committed', handled };
+    const handled = claim.of === 'cursor' ? claim.messages : (fresh?.size ?? 0);
+    if (fresh?.size === 0) return { outcome: 'committed', handled };
     try {
-      const begun: Begun = { claim: (messageId) => fresh.delete(messageId.toLowerCase()), nowMs };
+      const begun: Begun = { claim: (messageId) => fresh?.delete(messageId.toLowerCase()) ?? true, nowMs };
       await lent(client.tx, (tx) => work(tx, begun));
       assertInTransaction(client);
       if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
-      await this.#commit(client.tx, partition);
+      await this.#commit(client.tx, partition, claim);
       client.isClean = true;
       return { outcome: 'committed', handled };
     } catch (error) {
@@ -177,19 +223,32 @@ export class HandlerTransactions {
     return isSameCluster(here, wanted);
   }
 
-  /** Returns the ids of messages that were not handled before, each once. */
+  /** Returns the ids of messages that were not handled before, each once; `undefined` where none is asked about. */
   async #begin(
     tx: pg.PoolClient,
     partition: AssignedPartition,
     claim: Claim,
-  ): Promise<{ fresh: Set<string>; nowMs: number | undefined }> {
-    const asksTime = claim.of === 'parked' || (claim.of === 'log' && claim.asksTime);
-    const statements = [
-      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${this.#settings.handlerIdleMs}`,
-      ...(asksTime ? ['select extract(epoch from clock_timestamp())::float8 * 1000 as now'] : []),
-      ...(claim.of === 'nothing' ? [] : [this.#claimSql(tx, partition, claim)]),
-    ];
-    const results = (await tx.query(statements.join(';\n'))) as unknown as pg.QueryResult<BeginRow>[];
+  ): Promise<{ fresh: Set<string> | undefined; nowMs: number | undefined }> {
+    if (claim.of === 'parked') return this.#beginParked(tx, claim.sql(tx));
+    const asksTime = claim.of !== 'nothing' && claim.asksTime;
+    const answers = await this.#roundTrip(tx, [
+      BEGIN,
+      ...(asksTime ? [NOW] : []),
+      claim.of === 'log' ? this.#claim(partition, claim.messageIds) : this.#idle,
+    ]);
+    return {
+      fresh: claim.of === 'log' ? new Set(answers.at(-1)?.map(([id]) => id ?? '')) : undefined,
+      nowMs: asksTime ? Number(answers[1]?.[0]?.[0]) : undefined,
+    };
+  }
+
+  /** The same for a parked row, whose statement is its own. */
+  async #beginParked(tx: pg.PoolClient, claimSql: string): Promise<{ fresh: Set<string>; nowMs: number | undefined }> {
+    const results = (await tx.query(
+      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${this.#settings.handlerIdleMs};
+       select extract(epoch from clock_timestamp())::float8 * 1000 as now;
+       ${claimSql}`,
+    )) as unknown as pg.QueryResult<BeginRow>[];
     const rows = results.flatMap((result) => result.rows);
     return {
       fresh: new Set(rows.flatMap((row) => row.message_id ?? [])),
@@ -197,20 +256,37 @@ export class HandlerTransactions {
     };
   }
 
-  #claimSql(tx: pg.PoolClient, { generation }: AssignedPartition, claim: Exclude<Claim, { of: 'nothing' }>): string {
-    if (claim.of === 'parked') return claim.sql(tx);
-    const { schema, group } = this.#settings;
-    const consumer = tx.escapeLiteral(group);
-    const rows = claim.messageIds.map((id) => `('${asMessageId(id)}', ${consumer}, ${generation})`).join(', ');
-    return `insert into ${schema}.processed_message (message_id, consumer, generation) values ${rows}
-       on conflict do nothing returning message_id::text`;
+  #claim({ generation }: AssignedPartition, messageIds: readonly string[]): Statement {
+    const { schema, group, handlerIdleMs, delivery } = this.#settings;
+    const ids = `{${messageIds.map(asMessageId).join()}}`;
+    return {
+      name: `tailrace claim ${delivery} ${schema}`,
+      text: claimSql(schema, delivery),
+      values: [ids, group, String(generation), String(handlerIdleMs)],
+    };
   }
 
-  async #commit(tx: pg.PoolClient, { topic, partition, epoch }: AssignedPartition): Promise<void> {
+  get #idle(): Statement {
+    return { name: 'tailrace idle', text: IDLE_SQL, values: [String(this.#settings.handlerIdleMs)] };
+  }
+
+  #roundTrip(tx: pg.PoolClient, statements: readonly Statement[]): Promise<TextRows[]> {
+    return this.#roundTrips.run(tx, this.#clusters.has(tx), statements);
+  }
+
+  async #commit(tx: pg.PoolClient, { topic, partition, epoch }: AssignedPartition, claim: Claim): Promise<void> {
     const { schema, group } = this.#settings;
-    const place = `${tx.escapeLiteral(group)}, ${tx.escapeLiteral(topic)}, ${partition}, ${epoch}`;
+    const place = [group, topic, String(partition), String(epoch)];
+    const check: Statement =
+      claim.of === 'cursor'
+        ? {
+            name: `tailrace advance ${schema}`,
+            text: advanceSql(schema),
+            values: [...place, String(claim.from), String(claim.to)],
+          }
+        : { name: `tailrace assert ${schema}`, text: assertSql(schema), values: place };
     try {
-      await tx.query(`select ${schema}.assert_assignment(${place}); commit`);
+      await this.#roundTrip(tx, [check, COMMIT]);
     } catch (error) {
       throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
     }
@@ -219,6 +295,7 @@ export class HandlerTransactions {
   #failed(client: HandlerClient, partition: AssignedPartition, error: unknown): TransactionResult {
     if (sqlStateOf(error) === ASSIGNMENT_ENDED || !this.#events.mayCommit(partition))
       return { outcome: 'assignment-lost' };
+    if (sqlStateOf(error) === ALREADY_PASSED) return { outcome: 'committed', handled: 0 }; // by an attempt whose end is unknown
     if (sqlStateOf(client.lost) === IDLE_TOO_LONG) {
       return { outcome: 'failed', by: 'handler', error: this.#idleTooLong(client.lost) };
     }

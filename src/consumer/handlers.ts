@@ -10,14 +10,8 @@ export interface RecordPlace {
   readonly offset: bigint;
 }
 
-/** What a handler works with. */
-export interface HandlerContext {
-  /**
-   * A client inside the transaction that also holds the row "this message is handled". What is written through it commits
-   * with that row, or not at all. The consumer commits: a handler must not end the transaction, and must not use the
-   * client after it has returned.
-   */
-  readonly tx: pg.PoolClient;
+/** What a handler works with, whatever the delivery. */
+export interface DeliveryContext {
   /** Where the message stands in the log; for a batch, where its first message stands. */
   readonly record: RecordPlace;
   /** 1 at first, more after failures of the handler. */
@@ -31,11 +25,24 @@ export interface HandlerContext {
   readonly signal: AbortSignal;
 }
 
+/** What a handler works with that has a transaction. */
+export interface HandlerContext extends DeliveryContext {
+  /**
+   * A client inside the transaction that also holds the row "this message is handled". What is written through it commits
+   * with that row, or not at all. The consumer commits: a handler must not end the transaction, and must not use the
+   * client after it has returned.
+   */
+  readonly tx: pg.PoolClient;
+}
+
 /** Handles one message. What it throws undoes the transaction and is retried. */
-export type Handler<Payload> = (event: Message<Payload>, context: HandlerContext) => unknown;
+export type Handler<Payload, Context = HandlerContext> = (event: Message<Payload>, context: Context) => unknown;
 
 /** Handles messages that stand one behind the other in a partition, in one transaction. Otherwise as {@link Handler}. */
-export type BatchHandler<Payload> = (events: readonly Message<Payload>[], context: HandlerContext) => unknown;
+export type BatchHandler<Payload, Context = HandlerContext> = (
+  events: readonly Message<Payload>[],
+  context: Context,
+) => unknown;
 
 /** How a handler's messages are treated. */
 export interface HandlerOptions {
@@ -59,6 +66,13 @@ export type DeadLetterMode = 'strict' | 'loose';
 export interface BatchOptions extends HandlerOptions {
   /** At most this many. @defaultValue 500 */
   readonly maxRecords?: number;
+  /**
+   * `'lazy'`: a row says of each message that it is handled, and the group's place is stored now and then.
+   * `'in-transaction'`: the group's place moves in the handler's transaction, and says that all below it are handled: one row
+   * for a batch. A message that stands in the log twice is then handled twice. Only where handlers have a transaction.
+   * @defaultValue 'lazy'
+   */
+  readonly cursor?: 'lazy' | 'in-transaction';
 }
 
 /** A handler as it is kept: single handlers get batches of one. */
@@ -67,7 +81,9 @@ export interface RegisteredHandler {
   readonly maxRecords: number;
   readonly deadLetters: DeadLetterMode | undefined;
   readonly onReplay: 'handle' | 'skip';
-  handle(events: readonly Message[], context: HandlerContext): unknown;
+  readonly movesCursor: boolean;
+  /** To be given a `HandlerContext`, unless the delivery is one without transactions. */
+  handle(events: readonly Message[], context: DeliveryContext): unknown;
 }
 
 /** Which handler gets which messages. */
@@ -76,19 +92,24 @@ export class HandlerRegistry {
   readonly #batchTopics = new Set<string>();
 
   /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler; `INVALID_OPTION`. */
-  addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>>): void {
+  addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>, never>): void {
     this.#add(definition, {
       isBatch: false,
       maxRecords: 1,
       deadLetters: deadLettersOf(definition, options),
       onReplay: onReplayOf(definition, options),
-      handle: (events, context) => handler(events[0] as Message<PayloadOf<D>>, context),
+      movesCursor: false,
+      handle: (events, context) => handler(events[0] as Message<PayloadOf<D>>, context as never),
     });
   }
 
   /** @throws TailraceError `DUPLICATE_HANDLER`, `INVALID_OPTION`. */
-  addBatch<D extends Definition>(definition: D, options: BatchOptions, handler: BatchHandler<PayloadOf<D>>): void {
-    const { maxRecords = 500 } = options;
+  addBatch<D extends Definition>(
+    definition: D,
+    options: BatchOptions,
+    handler: BatchHandler<PayloadOf<D>, never>,
+  ): void {
+    const { maxRecords = 500, cursor = 'lazy' } = options;
     if (!Number.isInteger(maxRecords) || maxRecords < 1) {
       throw new TailraceError(
         'INVALID_OPTION',
@@ -100,7 +121,8 @@ export class HandlerRegistry {
       maxRecords,
       deadLetters: deadLettersOf(definition, options),
       onReplay: onReplayOf(definition, options),
-      handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context),
+      movesCursor: cursor === 'in-transaction',
+      handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context as never),
     });
     this.#batchTopics.add(definition.topic);
   }
@@ -113,6 +135,11 @@ export class HandlerRegistry {
   /** Whether records of a topic are handled one after another, whatever their keys. */
   isSerial(topic: string): boolean {
     return this.#batchTopics.has(topic);
+  }
+
+  /** Whether a handler moves the group's place in its transaction. */
+  get movesCursor(): boolean {
+    return [...this.#handlers.values()].some((ofTopic) => [...ofTopic.values()].some((one) => one.movesCursor));
   }
 
   /** The topics that have handlers, sorted. */

@@ -1,9 +1,18 @@
 export { createConsumer, type AssignmentStatus, type Consumer, type ConsumerStatus } from './consumer.ts';
-export type { CircuitBreakerOptions, ConsumerDatabase, ConsumerOptions, RateLimit, StartFrom } from './options.ts';
+export type {
+  CircuitBreakerOptions,
+  ConsumerDatabase,
+  ConsumerOptions,
+  DeliveryMode,
+  PlainConsumerOptions,
+  RateLimit,
+  StartFrom,
+} from './options.ts';
 export type {
   BatchHandler,
   BatchOptions,
   DeadLetterMode,
+  DeliveryContext,
   Handler,
   HandlerContext,
   HandlerOptions,

@@ -14,7 +14,10 @@ export interface MetricsRegistry {
  *
  * @see https://prometheus.io/docs/practices/naming/
  */
-export function registerConsumerMetrics(registry: MetricsRegistry, consumers: () => readonly Consumer[]): void {
+export function registerConsumerMetrics(
+  registry: MetricsRegistry,
+  consumers: () => readonly Consumer<unknown>[],
+): void {
   const statuses = (): ConsumerStatus[] => consumers().map((consumer) => consumer.status());
   for (const [name, help, counter] of COUNTERS) {
     registry.registerMetric(

@@ -49,6 +49,11 @@ export function nextStep(
   policy: RetryPolicy,
   random?: number,
 ): NextStep {
+  const blocks = unit.isInLine && unit.isStrict;
+  if (failed.claimed !== undefined) {
+    const note = { reason: 'HANDLER_FAILED', dead: true, blocks, error: errorText(failed.error), attempts: 1 } as const;
+    return { step: 'bury', note };
+  }
   if (unit.isProbe && failed.by === 'handler') return { step: 'retry', afterMs: 0, counts: false }; // the circuit waits
   if (failed.by === 'database' || unit.isParking) {
     return { step: 'retry', afterMs: backoffMs(unit.stalls + 1, {}, random), counts: false };
@@ -66,6 +71,5 @@ export function nextStep(
     return { step: 'delay', note: { ...waiting, error, attempts } };
   }
   const reason = isHopeless ? 'INVALID_PAYLOAD' : 'HANDLER_FAILED';
-  const blocks = unit.isInLine && unit.isStrict;
   return { step: 'bury', note: { reason, dead: true, blocks, error, attempts } };
 }

@@ -87,7 +87,15 @@ export interface ConsumerOptions {
   readonly onOutOfRange?: 'stop' | 'earliest' | 'latest';
   /** A record of a type without a handler: step over it, or keep it in `parked_message`. @defaultValue 'ignore' */
   readonly onUnhandledType?: 'ignore' | 'park';
-  /** The most handlers that run at once in this member: at most two fewer than the pool has clients. @defaultValue 8 */
+  /**
+   * `'effectively-once'`: a handler's effect in this database, and the row that says that it was made, are one transaction.
+   * {@link PlainConsumerOptions} has the others. @defaultValue 'effectively-once'
+   */
+  readonly delivery?: 'effectively-once';
+  /**
+   * The most handlers that run at once in this member; where they have transactions, at most two fewer than the pool has
+   * clients. @defaultValue 8
+   */
   readonly concurrency?: number;
   /** What happens to a record whose handler throws. What passes by itself (a lost connection, a deadlock) does not count. */
   readonly retries?: {
@@ -153,6 +161,19 @@ export interface ConsumerOptions {
   readonly logger?: Logger;
 }
 
+/** A consumer whose handlers have no transaction: `database` holds what the group knows, and dead letters. */
+export interface PlainConsumerOptions extends Omit<ConsumerOptions, 'delivery'> {
+  /**
+   * `'at-least-once'`: nothing is written for a message, and the group's place is stored after it; after a crash, messages
+   * come again. `'at-most-once'`: each message is durably said to be handled before its handler is called, so it never comes
+   * twice; one whose handler fails is a dead letter at once, and after a crash messages whose handlers ran are lost.
+   */
+  readonly delivery: 'at-least-once' | 'at-most-once';
+}
+
+/** What a failed handler, or a crash, leaves of a message. */
+export type DeliveryMode = NonNullable<ConsumerOptions['delivery'] | PlainConsumerOptions['delivery']>;
+
 /** The same, with nothing left open. */
 export interface ConsumerSettings {
   readonly log: Log;
@@ -175,6 +196,7 @@ export interface ConsumerSettings {
   readonly cursorIntervalMs: number;
   readonly prefetch: { readonly records: number; readonly bytes: number };
   readonly handlerIdleMs: number;
+  readonly delivery: DeliveryMode;
   readonly maxHandlerMs: number | false;
   readonly circuitBreaker: CircuitRules | false;
   readonly limits: readonly RateLimitSettings[];
@@ -195,7 +217,7 @@ const CLIENTS_NOT_FOR_HANDLERS = 2;
  *
  * @throws TailraceError `INVALID_OPTION`, which names the option; `INVALID_SCHEMA_NAME`.
  */
-export function settingsOf(options: ConsumerOptions): ConsumerSettings {
+export function settingsOf(options: ConsumerOptions | PlainConsumerOptions): ConsumerSettings {
   const { retries = {}, prefetch = {}, schema = DEFAULT_SCHEMA } = options;
   const leaseMs = whole('leaseMs', options.leaseMs ?? 30_000, 100);
   const longestHeartbeatMs = Math.floor(leaseMs / 3);
@@ -209,6 +231,7 @@ export function settingsOf(options: ConsumerOptions): ConsumerSettings {
     startFrom: startFrom(options.log, options.startFrom ?? 'earliest'),
     onOutOfRange: oneOf('onOutOfRange', options.onOutOfRange ?? 'stop', ['stop', 'earliest', 'latest']),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
+    delivery: delivery(options),
     concurrency: concurrency(options),
     attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
     backoff: { ...retries.backoff },
@@ -246,20 +269,35 @@ function delayedRetries(given: DelayedRetries): DelayedRetries {
   };
 }
 
-function staticLeaseMs({ staticLeaseMs: ms, memberId }: ConsumerOptions): number | undefined {
+function staticLeaseMs({
+  staticLeaseMs: ms,
+  memberId,
+}: Pick<ConsumerOptions, 'staticLeaseMs' | 'memberId'>): number | undefined {
   if (ms === undefined) return undefined;
   if (memberId !== undefined) return whole('staticLeaseMs', ms, 1);
   throw invalid('staticLeaseMs needs a memberId that stays the same when the process starts again. Give it one.');
 }
 
-function concurrency(options: ConsumerOptions): number {
+function delivery({ delivery = 'effectively-once', retries }: ConsumerOptions | PlainConsumerOptions): DeliveryMode {
+  const choices = ['effectively-once', 'at-least-once', 'at-most-once'] as const;
+  if (delivery === 'at-most-once' && retries !== undefined) {
+    throw invalid(
+      'delivery is at-most-once, and there are retries, which would be deliveries too. Leave one of them out.',
+    );
+  }
+  return oneOf('delivery', delivery, choices);
+}
+
+function concurrency(options: ConsumerOptions | PlainConsumerOptions): number {
   const clients = options.database.options?.max ?? Number.POSITIVE_INFINITY;
   const most = clients - CLIENTS_NOT_FOR_HANDLERS;
   if (most < 1) {
     throw invalid(`database is a pool of ${clients} clients. A consumer needs at least 3: raise the pool's max.`);
   }
-  const wanted = whole('concurrency', options.concurrency ?? Math.min(DEFAULT_CONCURRENCY, most), 1);
-  if (wanted > most) {
+  const hasTransaction = (options.delivery ?? 'effectively-once') === 'effectively-once';
+  const byDefault = hasTransaction ? Math.min(DEFAULT_CONCURRENCY, most) : DEFAULT_CONCURRENCY;
+  const wanted = whole('concurrency', options.concurrency ?? byDefault, 1);
+  if (hasTransaction && wanted > most) {
     throw invalid(
       `concurrency is ${wanted}, but the pool has ${clients} clients, of which handlers may use ${most}. Lower concurrency or raise the pool's max to ${wanted + CLIENTS_NOT_FOR_HANDLERS}.`,
     );

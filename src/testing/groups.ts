@@ -18,7 +18,7 @@ interface GroupViews {
 }
 
 interface RegisteredConsumer {
-  readonly consumer: Consumer;
+  readonly consumer: Consumer<unknown>;
   group: string | undefined;
 }
 
@@ -35,13 +35,13 @@ export class Groups {
   }
 
   /** `group` may be left out for a consumer that is started before the next look. */
-  register(consumer: Consumer, group?: string): void {
+  register(consumer: Consumer<unknown>, group?: string): void {
     if (this.#registered.some((known) => known.consumer === consumer)) return;
     this.#registered.push({ consumer, group });
   }
 
   /** All registered consumers. */
-  get consumers(): Consumer[] {
+  get consumers(): Consumer<unknown>[] {
     return this.#registered.map(({ consumer }) => consumer);
   }
 

@@ -23,7 +23,7 @@ export interface TestPipelineOptions extends TestDatabaseOptions {
   /** How the relay reads the outbox. @defaultValue 'wal' */
   readonly mode?: 'wal' | 'polling';
   /** Makes consumers, which are started and stopped with the pipeline. @defaultValue none */
-  readonly consumers?: (environment: TestEnvironment) => readonly Consumer[];
+  readonly consumers?: (environment: TestEnvironment) => readonly Consumer<unknown>[];
 }
 
 /** Options of a consumer that a pipeline makes: the pipeline knows the rest. */

@@ -2,6 +2,7 @@ import { cpus, release, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 import { startLocalServer } from '../../src/postgres/local-server.ts';
 import { findPostgres } from '../servers/find-postgres.ts';
+import { consumeSuite } from './consume-suite.ts';
 import { idleSuite } from './idle-suite.ts';
 import { failingKeySuite, latencySuite } from './latency-suite.ts';
 import { memorySuite } from './memory-suite.ts';
@@ -9,12 +10,12 @@ import { relaySuite } from './relay-suite.ts';
 import { describe, type Row } from './report.ts';
 import { writersSuite } from './writers-suite.ts';
 
-const SUITES = ['relay', 'latency', 'memory', 'idle', 'writers', 'failing-key'];
+const SUITES = ['relay', 'consume', 'latency', 'memory', 'idle', 'writers', 'failing-key'];
 
 const HELP = `npm run bench -- [options]
 
-  --suite a,b    which suites: relay, latency, memory, idle, writers,
-                 failing-key (default: all)
+  --suite a,b    which suites: relay, consume, latency, memory, idle,
+                 writers, failing-key (default: all)
   --quick        smaller workloads, for a first look; the bars are the same
   --json         one JSON document on stdout, progress on stderr
   --help         this text
@@ -63,6 +64,9 @@ async function run(wanted: readonly string[], say: (text: string) => void): Prom
   if (wanted.includes('relay')) {
     const rounds = values.quick ? 3 : 5;
     rows.push(...(await relaySuite({ server, toolsDir: tools.binDir, messages: 200_000 * scale, rounds, say })));
+  }
+  if (wanted.includes('consume')) {
+    rows.push(...(await consumeSuite({ server, messages: 20_000 * scale, rounds: 5, say })));
   }
   if (wanted.includes('latency')) {
     rows.push(...(await latencySuite({ server, perSecond: 500, seconds: 20 * scale, rounds: 3, say })));

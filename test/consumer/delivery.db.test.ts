@@ -1,6 +1,7 @@
+import type pg from 'pg';
 import { describe, expect, it } from 'vitest';
-import type { HandlerContext } from '../../src/consumer/index.ts';
-import { addEffect, Counted } from './counted.ts';
+import type { Consumer, DeliveryContext, HandlerContext } from '../../src/consumer/index.ts';
+import { addEffect, type Count, Counted } from './counted.ts';
 import { counts, listeningLogger, range, Stream, until } from './kit.ts';
 
 const KEYS = ['a', 'b', 'c', 'd'];
@@ -130,3 +131,140 @@ describe('limits', () => {
     expect(await take(1, 9)).toBe(5); // a full one, and no more
   });
 });
+
+describe('deliveries', () => {
+  it('at least once: calls handlers without a transaction, writes nothing for a message, and begins again where it was', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(...counts(['a', 'b'], 2));
+    const calls: string[] = [];
+    const start = async (group: string): Promise<Consumer<DeliveryContext>> => {
+      const consumer = stream
+        .plainConsumer({ group, delivery: 'at-least-once', retries: { attempts: 2, backoff: { initialMs: 1 } } })
+        .on(Counted, ({ payload: { key, n } }, context) => {
+          expect('tx' in context).toBe(false);
+          calls.push(`${key}${n}: ${context.attempt}`);
+          if (key === 'a' && n === 1) throw new Error('the till is closed');
+        });
+      await consumer.start();
+      return consumer;
+    };
+    const first = await start('plain');
+    await until(() => first.status().handled === 3 && first.status().dead === 1);
+    await first.stop();
+    expect(calls.splice(0).sort()).toEqual(['a1: 1', 'a1: 2', 'a2: 1', 'b1: 1', 'b2: 1']);
+    expect(await stream.rows('select next_offset from tailrace.consumer_cursor')).toEqual([{ next_offset: '4' }]);
+    const processed = 'select payload from tailrace.processed_message join tailrace.outbox using (message_id)';
+    expect(await stream.rows(processed)).toEqual([{ payload: { key: 'a', n: 1 } }]); // with the dead letter
+    await stream.pool.query('update tailrace.consumer_cursor set next_offset = 3'); // as after a crash
+    const second = await start('plain');
+    await until(() => second.status().handled === 1);
+    expect(calls).toEqual(['b2: 1']);
+  });
+
+  it('at most once: never calls a handler twice, not for a failure and not after a crash', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(...counts(['a', 'b'], 3));
+    const calls: string[] = [];
+    const fail = (numbers: readonly Count[]): void => {
+      calls.push(...numbers.map(({ key, n }) => `${key}${n}`));
+      if (numbers.some(({ key, n }) => key === 'a' && n === 2)) throw new Error('the till is closed');
+    };
+    const start = async (group: string): Promise<Consumer<DeliveryContext>> => {
+      const consumer = stream.plainConsumer({ group, delivery: 'at-most-once' });
+      if (group === 'batch') consumer.onBatch(Counted, (events) => fail(events.map(({ payload }) => payload)));
+      else consumer.on(Counted, ({ payload }) => fail([payload]));
+      await consumer.start();
+      return consumer;
+    };
+    for (const [group, dead] of [
+      ['single', 1],
+      ['batch', 6],
+    ] as const) {
+      const first = await start(group);
+      await until(() => first.status().handled + first.status().dead === 6);
+      await first.stop();
+      expect(calls.splice(0).sort()).toEqual(['a1', 'a2', 'a3', 'b1', 'b2', 'b3']);
+      expect(first.status()).toMatchObject({ dead, retried: 0 });
+      await stream.pool.query('update tailrace.consumer_cursor set next_offset = 0'); // as after a crash
+      const second = await start(group);
+      await until(() => second.status().duplicates === 6);
+      await second.stop();
+      expect(calls).toEqual([]);
+    }
+    const letters =
+      'select group_name, count(*)::int, max(attempts) as attempts from tailrace.parked_message group by 1 order by 1';
+    expect(await stream.rows(letters)).toEqual([
+      { group_name: 'batch', count: 6, attempts: 1 },
+      { group_name: 'single', count: 1, attempts: 1 },
+    ]);
+  });
+});
+
+describe('a batch handler that moves the cursor', () => {
+  it('writes one row for all, once also where a COMMIT goes unanswered and where a record is set aside', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(...counts(['a', 'b'], 3));
+    const database = new ForgettingCommits(stream.pool);
+    const consumer = stream
+      .consumer({ database, cursorIntervalMs: 300_000, retries: { attempts: 2, backoff: { initialMs: 1 } } })
+      .onBatch(Counted, { cursor: 'in-transaction', maxRecords: 2 }, async (events, { tx }) => {
+        for (const { payload } of events) await addEffect(tx, payload);
+        if (events.some(({ payload }) => payload.key === 'b' && payload.n === 3)) throw new Error('bad apple');
+      });
+    await consumer.start();
+    await until(() => consumer.status().dead === 1);
+    expect(database.forgotten).toBe(1);
+    expect(consumer.status()).toMatchObject({ handled: 3, duplicates: 2 });
+    expect(await stream.numbers()).toEqual({ a: [1, 2, 3], b: [1, 2] });
+    expect(await stream.rows('select next_offset from tailrace.consumer_cursor')).toEqual([{ next_offset: '6' }]);
+    expect(await stream.rows('select from tailrace.processed_message')).toEqual([]);
+  });
+
+  it('is refused where another owns the partition, or the place is past', async () => {
+    await using stream = await Stream.open();
+    await stream.pool.query(`insert into tailrace.consumer_group (name) values ('g');
+      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset, epoch) values ('g', 't', 0, 5, 7)`);
+    const advance = (epoch: number, from: number, to: number): Promise<unknown> =>
+      stream.pool.query(`select tailrace.advance_cursor('g', 't', 0, $1, $2, $3)`, [epoch, from, to]);
+    await expect(advance(6, 5, 8)).rejects.toMatchObject({ code: 'TR001' });
+    await expect(advance(7, 4, 8)).rejects.toMatchObject({ code: 'TR002' });
+    await advance(7, 6, 8); // what lies between was stepped over
+    await expect(advance(7, 6, 8)).rejects.toMatchObject({ code: 'TR002' });
+  });
+});
+
+/** A pool whose first commit that is sent with other statements is made, and reported as a lost connection. */
+class ForgettingCommits {
+  readonly #pool: pg.Pool;
+  forgotten = 0;
+
+  constructor(pool: pg.Pool) {
+    this.#pool = pool;
+  }
+
+  async connect(): Promise<pg.PoolClient> {
+    const client = await this.#pool.connect();
+    const query = client.query.bind(client) as (...args: unknown[]) => unknown;
+    let sent = 0;
+    return new Proxy(client, {
+      get: (target, property): unknown => {
+        if (property === 'query') {
+          return (...args: unknown[]): unknown => {
+            const [submittable] = args as [
+              { submit?: unknown; handleReadyForQuery(): void; handleError(error: Error): void },
+            ];
+            if (typeof submittable.submit === 'function' && (sent += 1) === 1 && this.forgotten === 0) {
+              this.forgotten += 1;
+              submittable.handleReadyForQuery = () => {
+                submittable.handleError(new Error('Connection terminated unexpectedly'));
+              };
+            }
+            return query(...args);
+          };
+        }
+        const value: unknown = Reflect.get(target, property, target);
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+      },
+    });
+  }
+}

@@ -5,7 +5,13 @@ import type { Logger } from '../../src/base/logger.ts';
 import type { LogWriter } from '../../src/broker/log.ts';
 import { keyHash, partitionAmong } from '../../src/broker/partitioner.ts';
 import { postgresLog, type PostgresLog } from '../../src/broker/postgres/index.ts';
-import { createConsumer, type Consumer, type ConsumerOptions } from '../../src/consumer/index.ts';
+import {
+  createConsumer,
+  type Consumer,
+  type ConsumerOptions,
+  type DeliveryContext,
+  type PlainConsumerOptions,
+} from '../../src/consumer/index.ts';
 import type { EventMessage } from '../../src/message/message.ts';
 import { createOutbox } from '../../src/outbox/outbox.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
@@ -21,7 +27,7 @@ export class Stream implements AsyncDisposable {
   readonly database: TestDatabase;
   readonly log: PostgresLog;
   readonly #outbox = createOutbox();
-  readonly #consumers: Consumer[] = [];
+  readonly #consumers: Consumer<unknown>[] = [];
   readonly #release = new AbortController();
   #writer: LogWriter | undefined;
   #last = 0;
@@ -42,9 +48,8 @@ export class Stream implements AsyncDisposable {
     return this.database.pool;
   }
 
-  /** A consumer that is quick to notice, and stopped with the stream. */
-  consumer(options: Partial<ConsumerOptions> = {}): Consumer {
-    const consumer = createConsumer({
+  get #quick(): Pick<ConsumerOptions, 'log' | 'group' | 'database'> & Partial<ConsumerOptions> {
+    return {
       log: this.log,
       group: 'counting',
       database: this.pool,
@@ -52,9 +57,25 @@ export class Stream implements AsyncDisposable {
       leaseMs: 300_000, // nobody loses it because the machine is slow
       heartbeatMs: 50,
       cursorIntervalMs: 50,
+    };
+  }
+
+  /** A consumer that is quick to notice, and stopped with the stream. */
+  consumer(options: Partial<ConsumerOptions> = {}): Consumer {
+    const consumer = createConsumer({
+      ...this.#quick,
       retries: { backoff: { initialMs: 1, maxMs: 10 } },
       ...options,
     });
+    this.#consumers.push(consumer);
+    return consumer;
+  }
+
+  /** The same, whose handlers have no transaction. */
+  plainConsumer(
+    options: Partial<PlainConsumerOptions> & Pick<PlainConsumerOptions, 'delivery'>,
+  ): Consumer<DeliveryContext> {
+    const consumer = createConsumer({ ...this.#quick, ...options });
     this.#consumers.push(consumer);
     return consumer;
   }

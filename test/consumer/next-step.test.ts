@@ -55,6 +55,13 @@ describe('nextStep', () => {
     expect(nextStep(failed('database'), late, policy)).toMatchObject({ step: 'retry', counts: false });
   });
 
+  it('makes no second attempt at what was said to be handled before', () => {
+    const claimed = { ...failed('handler'), claimed: new Set(['an id']) };
+    const note = { dead: true, attempts: 1 };
+    expect(nextStep(claimed, unit({ size: 5 }), policy)).toMatchObject({ step: 'bury', note });
+    expect(nextStep(claimed, unit({ isProbe: true }), policy)).toMatchObject({ step: 'bury', note });
+  });
+
   it('takes a failed probe for no attempt, and leaves the wait to the circuit', () => {
     const probe = unit({ failures: 2, stalls: 9, isProbe: true });
     expect(nextStep(failed('handler'), probe, policy)).toEqual({ step: 'retry', afterMs: 0, counts: false });

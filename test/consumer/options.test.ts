@@ -71,6 +71,13 @@ describe('settingsOf', () => {
     ]);
   });
 
+  it('lets handlers without a transaction outnumber the clients of the pool', () => {
+    const plain = { ...options({ database: pool(3) }), delivery: 'at-least-once', concurrency: 100 } as const;
+    expect(settingsOf(plain)).toMatchObject({ delivery: 'at-least-once', concurrency: 100 });
+    const twice = { ...plain, delivery: 'at-most-once', retries: { attempts: 2 } } as const;
+    expect(() => settingsOf(twice)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
+  });
+
   it('beats three times a lease, at least', () => {
     expect(settingsOf(options({ leaseMs: 600 })).heartbeatMs).toBe(200);
   });
@@ -91,6 +98,7 @@ describe('settingsOf', () => {
     ['retries.attempts', { retries: { attempts: 0 } }],
     ['leaseMs', { leaseMs: 1.5 }],
     ['heartbeatMs', { leaseMs: 3_000, heartbeatMs: 1_001 }],
+    ['delivery', { delivery: 'twice' as never }],
     ['maxHandlerMs', { maxHandlerMs: 0 }],
     ['circuitBreaker.failures', { circuitBreaker: { failures: 0 } }],
     ['limits[0].per', { limits: [{ per: 'member' as never, rate: 1 }] }],
@@ -129,6 +137,16 @@ describe('createConsumer', () => {
 
   it('refuses to start without handlers', async () => {
     await expect(createConsumer(options()).start()).rejects.toMatchObject({ code: 'INVALID_OPTION' });
+  });
+
+  it('gives a tx only to handlers that have a transaction', async () => {
+    createConsumer(options()).on(OrderPlaced, (_event, { tx }) => tx.query('select'));
+    const plain = createConsumer({ ...options(), delivery: 'at-most-once' });
+    // @ts-expect-error there is none
+    plain.on(OrderPlaced, (_event, { tx }) => tx);
+    const moving = createConsumer({ ...options(), delivery: 'at-least-once' });
+    moving.onBatch(OrderPlaced, { cursor: 'in-transaction' }, () => undefined);
+    await expect(moving.start()).rejects.toMatchObject({ code: 'INVALID_OPTION' });
   });
 
   it('can be stopped before it starts, and then starts no more', async () => {

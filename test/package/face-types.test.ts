@@ -11,7 +11,13 @@ import {
   defineEvent,
 } from 'tailrace';
 import { type HomeLog, type Log, postgresLog } from 'tailrace/broker/postgres';
-import { type Consumer, type ConsumerOptions, type HandlerContext, createConsumer } from 'tailrace/consumer';
+import {
+  type Consumer,
+  type ConsumerOptions,
+  type PlainConsumerOptions,
+  type HandlerContext,
+  createConsumer,
+} from 'tailrace/consumer';
 import { type Relay, type RelayOptions, type Source, createRelay, pollingSource, walSource } from 'tailrace/relay';
 import { expect, expectTypeOf, it } from 'vitest';
 import { z } from 'zod';
@@ -114,7 +120,8 @@ it('takes the options of a relay and of its sources', () => {
 });
 
 it('takes the options of a log and of a consumer', () => {
-  expectTypeOf(createConsumer).parameters.toEqualTypeOf<[ConsumerOptions]>();
+  expectTypeOf(createConsumer).toBeCallableWith({} as ConsumerOptions);
+  expectTypeOf(createConsumer).toBeCallableWith({} as PlainConsumerOptions);
   expectTypeOf<Consumer>().toExtend<Service>();
   expectTypeOf(postgresLog).returns.toExtend<HomeLog>();
   expectTypeOf<HomeLog>().toExtend<Log>();

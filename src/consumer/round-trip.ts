@@ -1,0 +1,119 @@
+import type pg from 'pg';
+
+/** A statement of a round trip. Its text names the types of its parameters, as in `$1::int`. */
+export interface Statement {
+  /** Names it in the session, where it is prepared once. */
+  readonly name: string;
+  readonly text: string;
+  readonly values: readonly string[];
+}
+
+/** The rows of a statement; its columns are of the type text. */
+export type TextRows = readonly (readonly (string | null)[])[];
+
+/** What is used of a connection of `pg`. */
+type Connection = Pick<pg.Connection, 'stream' | 'sync'> & {
+  close(message: { type: 'S'; name: string }): void;
+  parse(message: { name: string; text: string }): void;
+  bind(message: { statement: string; values: readonly string[] }): void;
+  execute(message: { portal: string }): void;
+};
+
+/**
+ * Sends statements together and waits for all their answers: one round trip, and each of them is parsed and planned once in
+ * a session. If one fails, those behind it are not run. Answers the rows of each.
+ *
+ * @see https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-FLOW-EXT-QUERY
+ */
+export class RoundTrips {
+  /** What is prepared, by session. */
+  readonly #prepared = new WeakMap<object, Set<string>>();
+
+  /**
+   * `isSession`: whether the client leads to one session throughout, as it does not behind a pooler; else the statements go
+   * as text, as they do where the client cannot send them otherwise.
+   */
+  run(client: pg.ClientBase, isSession: boolean, statements: readonly Statement[]): Promise<TextRows[]> {
+    if (!isSession || !canSubmit(client)) return runAsText(client, statements);
+    const prepared = this.#prepared.get(client) ?? new Set();
+    this.#prepared.set(client, prepared);
+    return new Promise((resolve, reject) => {
+      client.query(new RoundTrip(statements, prepared, resolve, reject));
+    });
+  }
+}
+
+/** Neither clients in pipeline mode nor the native ones take anything but queries of their own. */
+function canSubmit(client: pg.ClientBase): boolean {
+  const { connection, pipeline } = client as { connection?: { parse?: unknown }; pipeline?: unknown };
+  return pipeline !== true && typeof connection?.parse === 'function';
+}
+
+async function runAsText(client: pg.ClientBase, statements: readonly Statement[]): Promise<TextRows[]> {
+  const texts = statements.map(({ text, values }) =>
+    text.replace(/\$(\d+)/g, (_, at: string) => client.escapeLiteral(values[Number(at) - 1] ?? '')),
+  );
+  const answer = (await client.query({ text: texts.join('; '), rowMode: 'array' })) as unknown;
+  const results = (Array.isArray(answer) ? answer : [answer]) as pg.QueryArrayResult<(string | null)[]>[];
+  return results.map(({ rows }) => rows);
+}
+
+/** What `pg` takes in place of a query: the methods that it calls are named by it. */
+class RoundTrip implements pg.Submittable {
+  readonly #statements: readonly Statement[];
+  readonly #prepared: Set<string>;
+  readonly #resolve: (rows: TextRows[]) => void;
+  readonly #reject: (error: Error) => void;
+  readonly #rows: (string | null)[][][] = [];
+  #current: (string | null)[][] = [];
+  /** Where `pg` puts what it wants to be told, if it watches the time. */
+  callback: ((error: Error | null) => void) | undefined;
+
+  constructor(
+    statements: readonly Statement[],
+    prepared: Set<string>,
+    resolve: (rows: TextRows[]) => void,
+    reject: (error: Error) => void,
+  ) {
+    this.#statements = statements;
+    this.#prepared = prepared;
+    this.#resolve = resolve;
+    this.#reject = reject;
+  }
+
+  submit(of: pg.Connection): void {
+    const connection = of as unknown as Connection;
+    connection.stream.cork();
+    for (const { name, text, values } of this.#statements) {
+      if (!this.#prepared.has(name)) {
+        connection.close({ type: 'S', name }); // what a round trip that failed may have left
+        connection.parse({ name, text });
+      }
+      connection.bind({ statement: name, values });
+      connection.execute({ portal: '' });
+    }
+    connection.sync();
+    connection.stream.uncork();
+  }
+
+  handleDataRow({ fields }: { readonly fields: (string | null)[] }): void {
+    this.#current.push(fields);
+  }
+
+  handleCommandComplete(): void {
+    this.#rows.push(this.#current);
+    this.#current = [];
+  }
+
+  handleError(error: Error): void {
+    for (const { name } of this.#statements) this.#prepared.delete(name);
+    this.callback?.(error);
+    this.#reject(error);
+  }
+
+  handleReadyForQuery(): void {
+    for (const { name } of this.#statements) this.#prepared.add(name);
+    this.callback?.(null);
+    this.#resolve(this.#rows);
+  }
+}
