@@ -37,6 +37,7 @@ export class Child {
   #isToEnd = false;
   #hasEnded = false;
   #isReady = false;
+  #clockAheadMs = 0;
 
   constructor(options: ChildOptions) {
     this.name = options.name;
@@ -52,7 +53,8 @@ export class Child {
     const ready = Promise.withResolvers<undefined>();
     this.ready = ready.promise;
     this.#process.on('message', (message) => {
-      if (message === 'ready') {
+      if (isReadyMessage(message)) {
+        this.#clockAheadMs = message.readyAtMs - Date.now();
         this.#isReady = true;
         ready.resolve(undefined);
       } else options.onMessage?.(message);
@@ -80,6 +82,11 @@ export class Child {
 
   get isRunning(): boolean {
     return !this.#hasEnded;
+  }
+
+  /** How far its clock was ahead of this process's when it became ready. */
+  get clockAheadMs(): number {
+    return this.#clockAheadMs;
   }
 
   get isReady(): boolean {
@@ -156,6 +163,10 @@ export class Child {
       if (this.#lines.length > LINES_KEPT) this.#lines.shift();
     });
   }
+}
+
+function isReadyMessage(message: unknown): message is { readonly readyAtMs: number } {
+  return typeof message === 'object' && message !== null && 'readyAtMs' in message;
 }
 
 function statusOf(pid: number, field: string): string | undefined {

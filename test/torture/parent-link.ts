@@ -22,7 +22,7 @@ export function linkToParent<Settings>(): ParentLink<Settings> {
   return {
     settings: JSON.parse(process.env[SETTINGS_VARIABLE] ?? '{}') as Settings,
     stopping: stopping.signal,
-    ready: () => void process.send?.('ready'),
+    ready: () => void process.send?.({ readyAtMs: Date.now() }),
     send: (message) => void process.send?.(message),
     onMessage: (listener) => void process.on('message', listener),
   };

@@ -80,6 +80,7 @@ export class Stage implements AsyncDisposable {
   readonly #children = new Map<string, Child>();
   readonly #networks = new Map<string, Network>();
   readonly #ways = new Map<string, Way>();
+  readonly #environments = new Map<string, Readonly<Record<string, string>>>();
   readonly #kept = new AsyncDisposableStack();
   #writersStarted = 0;
   #writersAreHeld = false;
@@ -352,6 +353,16 @@ export class Stage implements AsyncDisposable {
     else this.#ways.set(name, way);
   }
 
+  /** Processes of this name are started with these variables from now on; without any, as always. */
+  setEnvironment(name: string, environment?: Readonly<Record<string, string>>): void {
+    if (environment === undefined) this.#environments.delete(name);
+    else this.#environments.set(name, environment);
+  }
+
+  childOf(name: string): Child | undefined {
+    return this.#children.get(name);
+  }
+
   /** Disposes of it at the end of the run, if nobody has done so by then. */
   keep<Thing extends AsyncDisposable>(thing: Thing): Thing {
     return this.#kept.use(thing);
@@ -375,6 +386,7 @@ export class Stage implements AsyncDisposable {
   #spawn(name: string): Child {
     const common = { name, historyPath: this.#options.historyPath };
     const { sabotage, seed, perSecond } = this.#options;
+    const environment = this.#environments.get(name) ?? {};
     const onCollapse = (child: Child): void => {
       this.history.write('collapse', 'info', { name, lastWords: child.lastWords });
       this.collapses.push(`${name} ended by itself: ${child.lastWords}`);
@@ -389,12 +401,12 @@ export class Stage implements AsyncDisposable {
         sabotage,
       };
       const onMessage = (message: unknown): void => this.#heard(name, message);
-      return new Child({ name, program: 'relay-process', settings, prefix, onCollapse, onMessage });
+      return new Child({ name, program: 'relay-process', settings, prefix, environment, onCollapse, onMessage });
     }
     const databaseUrl = this.cluster.url;
     if (CONSUMERS.includes(name)) {
       const settings: ConsumerSettings = { ...common, databaseUrl, leaseMs: CONSUMER_LEASE_MS, sabotage };
-      return new Child({ name, program: 'consumer-process', settings, onCollapse });
+      return new Child({ name, program: 'consumer-process', settings, environment, onCollapse });
     }
     const settings: WriterSettings = {
       ...common,
@@ -405,7 +417,7 @@ export class Stage implements AsyncDisposable {
       lanes: LANES,
       perSecond: perSecond / WRITERS.length,
     };
-    return new Child({ name, program: 'writer-process', settings, onCollapse });
+    return new Child({ name, program: 'writer-process', settings, environment, onCollapse });
   }
 
   #heard(name: string, message: unknown): void {

@@ -1,4 +1,5 @@
 import type { Fault } from '../fault.ts';
+import { CLOCKS } from './clocks.ts';
 import { CRASHES } from './crashes.ts';
 import { DISKS } from './disk.ts';
 import { EDGES } from './edges.ts';
@@ -16,6 +17,7 @@ export const FAULTS: readonly Fault[] = [
   ...LOADS,
   ...RELAYS,
   ...EDGES,
+  ...CLOCKS,
   ...PARTITIONS,
   ...DISKS,
 ];
