@@ -10,6 +10,7 @@ import { fillFromConfig } from './database-options.ts';
 import { failureDocument, usageFailure } from './failure.ts';
 import { addGroupsCommand } from './groups-command.ts';
 import { addInitCommand } from './init-command.ts';
+import { addMaintainCommand } from './maintain-command.ts';
 import { addMigrateCommand } from './migrate-command.ts';
 import { addPublishCommand } from './publish-command.ts';
 import { addRelayCommand } from './relay-command.ts';
@@ -95,6 +96,7 @@ function createProgram(terminal: Terminal, run: Run): Command {
   addTraceCommand(program, terminal);
   addGroupsCommand(program, terminal);
   addDeadLettersCommand(program, terminal);
+  addMaintainCommand(program, terminal);
   addCompletionCommand(program, terminal);
   return program;
 }

@@ -116,6 +116,29 @@ export const pipelineSchema = z.strictObject({
         .meta(about({ description: 'Whether the relay creates a topic with its first message.' })),
     })
     .prefault({}),
+  maintenance: z
+    .strictObject({
+      enabled: z
+        .boolean()
+        .default(true)
+        .meta(
+          about({
+            description:
+              'Whether the relay that leads removes what retention does not keep, and old partitions of the outbox where its role owns them. If not: `tailrace maintain`.',
+          }),
+        ),
+      keepOutboxMs: z
+        .int()
+        .min(0)
+        .max(14 * DAY_MS)
+        .default(DAY_MS)
+        .meta(
+          about({
+            description: 'How long a partition of the outbox stays once it was written full, in milliseconds.',
+          }),
+        ),
+    })
+    .prefault({}),
 });
 
 const tlsSchema = z.strictObject({

@@ -24,12 +24,14 @@ export class Pipeline implements ObservedPipeline {
 
   /** @throws TailraceError `INVALID_OPTION`. */
   constructor(name: string, config: PipelineConfig, { logger: all, onStatusChange, onHalt }: PipelineEvents) {
-    const { databaseUrl, schema, mode, slot, failoverSlot, walBudgetBytes, onWalBudget, leaseMs, log } = config;
+    const { databaseUrl, schema, mode, slot, failoverSlot, walBudgetBytes, onWalBudget, leaseMs, log, maintenance } =
+      config;
     const logger = withFields(all, { pipeline: name });
     this.name = name;
     this.config = config;
     this.#relay = createRelayDaemon({
       ...{ databaseUrl: databaseUrl.reveal(), schema, mode, failoverSlot, onWalBudget, leaseMs, log, logger },
+      maintenance: maintenance.enabled && { keepOutboxMs: maintenance.keepOutboxMs },
       ...(slot !== undefined && { slot }),
       ...(walBudgetBytes !== undefined && { walBudgetBytes }),
       onStatusChange: (status) => onStatusChange(name, status),

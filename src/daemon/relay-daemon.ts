@@ -1,7 +1,7 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { silentLogger, type Logger } from '../base/logger.ts';
-import { postgresLog } from '../broker/postgres/index.ts';
+import { postgresLog, type MaintenanceOptions } from '../broker/postgres/index.ts';
 import {
   createRelay,
   walSource,
@@ -43,6 +43,8 @@ export interface RelayDaemonOptions {
     /** Whether it creates a topic with its first message. @defaultValue true */
     readonly createTopics?: boolean;
   };
+  /** How the relay that leads looks after the log and the outbox; `false`: it does not. */
+  readonly maintenance?: MaintenanceOptions | false;
   /** How long a relay that says nothing keeps standbys from taking over, in milliseconds, at least 1000. @defaultValue 10_000 */
   readonly leaseMs?: number;
   /** Names this process to operators. @defaultValue the host's name and a random part */
@@ -89,7 +91,8 @@ class PostgresRelayDaemon implements RelayDaemon {
     const common = commonOptions(options);
     const halt = Promise.withResolvers<unknown>();
     this.halted = halt.promise;
-    this.#log = postgresLog({ ...common, ...options.log });
+    const { maintenance } = options;
+    this.#log = postgresLog({ ...common, ...options.log, ...(maintenance !== undefined && { maintenance }) });
     this.#relay = createRelay({
       source: sourceOf(options),
       log: this.#log,

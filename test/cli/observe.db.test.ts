@@ -46,6 +46,27 @@ it('topics: creates one, and lists partitions, offsets and sizes', async () => {
   expect(await cli(database, 'topics', 'list')).toMatch(/^TOPIC .*\ncounts +3 +12 +\d{4}-.*:0-12/);
 });
 
+it('topics alter: sets what a topic keeps; maintain removes the rest', async () => {
+  await using database = await createTestDatabase();
+  await cli(database, 'topics', 'create', 'counts', '--partitions', '1', '--retention', '7d');
+  const kept = await document(database, 'topics', 'alter', 'counts', '--retention-bytes', '10GB');
+  expect(kept).toEqual({ schema: 'tailrace', topic: 'counts', retentionMs: 604_800_000, retentionBytes: 1e10 });
+  expect(await cli(database, 'topics', 'alter', 'counts', '--retention', '1s', '--retention-bytes', 'none')).toBe(
+    'The topic counts keeps its records for 1s.\n',
+  );
+  await publish(database, 3);
+  await relayAll(database);
+  await database.pool.query(`update tailrace.log_entry set appended_at = appended_at - interval '1 minute'`);
+  const done = { schema: 'tailrace', isBusy: false, isOwner: true, waiting: 0, reason: null };
+  expect(await document(database, 'maintain')).toEqual(done);
+  expect(await cli(database, 'maintain')).toMatch(/nothing is left to do/);
+  expect(await cli(database, 'topics')).toMatch(/\ncounts +1 +0 .*0:3-3/);
+  const both = await run(['topics', 'alter', 'counts', '--retention', '1d', '--partitions', '2'], {
+    DATABASE_URL: database.connectionString,
+  });
+  expect(both).toMatchObject({ exitCode: 2, err: expect.stringMatching(/not both/) });
+});
+
 it('topics alter: gives a topic more partitions, and no fewer', async () => {
   await using database = await createTestDatabase();
   await cli(database, 'topics', 'create', 'counts', '--partitions', '3');

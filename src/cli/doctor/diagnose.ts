@@ -31,7 +31,7 @@ export function diagnose(facts: DoctorFacts, work?: WorkKind): Finding[] {
       relayLag(facts),
       relayDeadLetters(facts),
     ])
-    .concat(groups(facts), outlooks(facts));
+    .concat(maintenance(facts), groups(facts), outlooks(facts));
 }
 
 /** The worst level. */
@@ -466,6 +466,32 @@ function groups({ groups: rows, hasSchema }: DoctorFacts): Finding[] {
       ),
     ];
   });
+}
+
+/** Full partitions of the outbox that are no reason to worry: the last one, kept for a day. */
+const FEW_FULL_PARTITIONS = 2;
+const LONG_AGO_SECONDS = 24 * 3600;
+
+function maintenance({ maintenance: found }: DoctorFacts): Finding[] {
+  if (found === undefined) return [];
+  const check = 'maintenance';
+  const { secondsAgo, isOwner, waiting, reason, full } = found;
+  const why = 'The outbox grows until its old partitions leave.';
+  const byOwner = 'Run as the owner of the schema, now and then: tailrace maintain';
+  if (full <= FEW_FULL_PARTITIONS) return [ok(check, `${full} partitions of the outbox are full.`)];
+  if (secondsAgo === undefined || secondsAgo > LONG_AGO_SECONDS) {
+    return [warn(check, `${full} partitions of the outbox are full, and nobody removes them.`, why, byOwner)];
+  }
+  if (!isOwner) {
+    const what = `${full} partitions of the outbox are full, and the relay's role may not remove them.`;
+    return [warn(check, what, why, byOwner)];
+  }
+  if (waiting <= FEW_FULL_PARTITIONS)
+    return [ok(check, `${full} partitions of the outbox are full, ${waiting} are due.`)];
+  const what = `${waiting} partitions of the outbox are due to leave, and wait: ${reason ?? 'for the next round'}.`;
+  return [
+    warn(check, what, why, 'End what it waits for: see pg_stat_activity, and tailrace dead-letters list --relay'),
+  ];
 }
 
 /** A group without an outlook is at the end, or nothing limits its topics. */

@@ -5,7 +5,7 @@ import { quoteSchema } from '../../postgres/schema-name.ts';
 import { readFacts, type SourceFacts } from '../../source/preflight.ts';
 import { type GroupRow, readGroups } from '../groups-command.ts';
 import { ROLES, type RoleKind } from '../init/rights.ts';
-import { type LossOutlook, readLossOutlooks } from './retention-health.ts';
+import { type LossOutlook, type MaintenanceHealth, readLossOutlooks, readMaintenance } from './retention-health.ts';
 import { readSlotGrowth, type SlotGrowth } from './slot-growth.ts';
 
 /** What the doctor knows. What could not be read, for want of a right or since it is not there, is `undefined`. */
@@ -33,6 +33,7 @@ export interface DoctorFacts {
   readonly groups: readonly GroupRow[] | undefined;
   /** Groups that retention may reach. */
   readonly outlooks: readonly LossOutlook[] | undefined;
+  readonly maintenance: MaintenanceHealth | undefined;
 }
 
 /** What a role can be fit for. */
@@ -117,6 +118,7 @@ export async function readDoctorFacts(
     outlooks: may('consumer_cursor', 'log_topic', 'log_partition', 'log_entry', 'log_segment')
       ? await readLossOutlooks(client, quoted)
       : undefined,
+    maintenance: may('outbox', 'log_maintenance') ? await readMaintenance(client, quoted) : undefined,
   };
 }
 

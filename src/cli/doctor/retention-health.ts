@@ -12,6 +12,34 @@ export interface LossOutlook {
   readonly used: number;
 }
 
+/** Who looked after the log last, and what it left. */
+export interface MaintenanceHealth {
+  /** `undefined`: nobody ever did. */
+  readonly secondsAgo: number | undefined;
+  readonly isOwner: boolean;
+  /** Partitions of the outbox that could leave. */
+  readonly waiting: number;
+  readonly reason: string | null;
+  /** Partitions of the outbox that are full and still there. */
+  readonly full: number;
+}
+
+/** `schema` is quoted. Throws what Postgres throws. */
+export async function readMaintenance(client: pg.Client, schema: string): Promise<MaintenanceHealth> {
+  const { rows } = await client.query<MaintenanceHealth>(
+    `select extract(epoch from clock_timestamp() - m.ran_at)::float8 as "secondsAgo", coalesce(m.is_owner, false) as "isOwner",
+        coalesce(m.waiting, 0) as waiting, m.reason,
+        (select count(*)::int from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = $1::regclass
+          and substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint
+            <= (select coalesce(max(position), 0) from ${schema}.outbox)) as full
+      from (values (1)) one (n) left join ${schema}.log_maintenance m on true`,
+    [`${schema}.outbox`],
+  );
+  const [row] = rows;
+  if (row === undefined) throw new Error('The server answered no row.');
+  return { ...row, secondsAgo: row.secondsAgo ?? undefined };
+}
+
 /** For each group of this database that retention may reach. `schema` is quoted. Throws what Postgres throws. */
 export async function readLossOutlooks(client: pg.Client, schema: string): Promise<LossOutlook[]> {
   const { rows } = await client.query<LossOutlook>(

@@ -40,7 +40,8 @@ async function agePast(topic: string, below: number): Promise<void> {
   );
 }
 
-const round = () => maintain(client, { schema: 'tailrace', holder: 'test', logger: silentLogger });
+const round = () =>
+  maintain(client, { schema: 'tailrace', holder: 'test', keepOutboxMs: 86_400_000, logger: silentLogger });
 const basesOf = async (topic: string): Promise<number[]> =>
   (
     await fixture.pool.query<{ base: number }>(

@@ -109,6 +109,7 @@ const healthy: DoctorFacts = {
   relayDeadLetters: 0,
   groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0 }],
   outlooks: [],
+  maintenance: { secondsAgo: 30, isOwner: true, waiting: 0, reason: null, full: 1 },
 };
 
 const wrong = (facts: DoctorFacts): string[] =>
@@ -124,6 +125,7 @@ it('finds nothing where nothing is wrong', () => {
 
 const group = healthy.groups![0]!;
 const outlook = { group: 'billing', topic: 'orders', partition: 1, secondsToLoss: 7_200, used: 0.4 };
+const kept = { secondsAgo: 30, isOwner: true, waiting: 0, reason: null, full: 9 };
 const waiting = { positionsAhead: 16_000_000, waiting: 5, oldestWaitingSeconds: 2 };
 const released = {
   holder: 'host-1',
@@ -254,6 +256,20 @@ describe('finds one thing at a time', () => {
       ['fail retention of group billing'],
       /has reached the group in orders\/1/,
     ],
+    [
+      'an outbox that nobody empties',
+      { maintenance: { ...kept, secondsAgo: undefined } },
+      ['warn maintenance'],
+      /9 .* nobody/,
+    ],
+    ['one that was emptied long ago', { maintenance: { ...kept, secondsAgo: 1e6 } }, ['warn maintenance'], /nobody/],
+    ['a relay that may not', { maintenance: { ...kept, isOwner: false } }, ['warn maintenance'], /may not remove/],
+    [
+      'one that has to wait',
+      { maintenance: { ...kept, waiting: 3, reason: 'x' } },
+      ['warn maintenance'],
+      /3 .* wait: x/,
+    ],
     ['dead letters', { groups: [{ ...group, dead: '2' }] }, ['warn group billing'], /2 dead letters/],
   ])('%s', (_what, change, expected, message) => {
     const facts = { ...healthy, ...change };
@@ -273,6 +289,7 @@ describe('finds one thing at a time', () => {
     ['a group that catches up', { groups: [{ ...group, lag: '7', seconds: 299 }] }],
     ['a group whose log is elsewhere', { groups: [{ ...group, lag: null, seconds: null, members: 0 }] }],
     ['no groups', { groups: [] }],
+    ['a full outbox that is not due', { maintenance: { ...kept } }],
     ['a group far from what retention removes', { outlooks: [{ ...outlook, used: 0.4 }] }],
     ['no free slot where ours is', { server: { ...server, freeSlots: 0, freeWalSenders: 0 } }],
     ['a role for one thing', { missingRights: { app: [], relay: all, consumer: all } }],

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { quoteSchema } from '../../../postgres/schema-name.ts';
 import type { Logger } from '../../../base/logger.ts';
 import { LEASE_NAME } from '../lease.ts';
+import { leaveOutbox, type LeavingResult } from './outbox-partitions.ts';
 import { applyRetention } from './retention.ts';
 
 /** What a round of maintenance works on. */
@@ -9,14 +10,19 @@ export interface RoundOptions {
   readonly schema: string;
   /** Names this process to operators. */
   readonly holder: string;
+  /** How long a partition of the outbox stays once it was written full, in milliseconds. */
+  readonly keepOutboxMs: number;
+  /** How long to wait for who uses the outbox, in milliseconds. @defaultValue 15_000 */
+  readonly waitMs?: number;
   readonly logger: Logger;
 }
 
 /** What a round found; `busy`: somebody else is at it. */
-export type RoundResult = 'done' | 'busy';
+export type RoundResult = LeavingResult | 'busy';
 
 /**
- * Looks after the log once: moves the starts of partitions to where retention says. Each step is a transaction of its own, and
+ * Looks after the log once: moves the starts of partitions to where retention says, and lets partitions of the outbox leave
+ * whose time is over. Each step is a transaction of its own, and
  * the next round goes on from whatever state it finds, so it may be interrupted anywhere. One round at a time in a schema.
  *
  * Throws what Postgres throws.
@@ -29,17 +35,28 @@ export async function maintain(client: pg.ClientBase, options: RoundOptions): Pr
   );
   if (rows[0]?.locked !== true) return 'busy';
   try {
-    await round(client, options);
-    return 'done';
+    return await round(client, options);
   } finally {
     await client.query('select pg_advisory_unlock(hashtext($1), hashtext($2))', lock).catch(() => undefined);
   }
 }
 
-async function round(client: pg.ClientBase, { schema }: RoundOptions): Promise<void> {
-  const quoted = quoteSchema(schema);
-  const checkpointSeq = await readCheckpointSeq(client, quoted);
-  await applyRetention(client, quoted, checkpointSeq);
+async function round(
+  client: pg.ClientBase,
+  { schema: name, holder, keepOutboxMs: keepMs, waitMs, logger }: RoundOptions,
+): Promise<LeavingResult> {
+  const schema = quoteSchema(name);
+  const checkpointSeq = await readCheckpointSeq(client, schema);
+  await applyRetention(client, schema, checkpointSeq);
+  const result = await leaveOutbox(client, { schema, checkpointSeq, keepMs, waitMs, logger });
+  await client.query(
+    `insert into ${schema}.log_maintenance as m (name, ran_at, holder, is_owner, waiting, reason)
+        values ($1, clock_timestamp(), $2, $3, $4, $5)
+      on conflict (name) do update set ran_at = excluded.ran_at, holder = excluded.holder, is_owner = excluded.is_owner,
+        waiting = excluded.waiting, reason = excluded.reason`,
+    [LEASE_NAME, holder, result.isOwner, result.waiting, result.reason ?? null],
+  );
+  return result;
 }
 
 /** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
