@@ -12,7 +12,7 @@ import { durationOrNone } from './quantities.ts';
 import type { Terminal } from './terminal.ts';
 
 interface MaintainOptions extends DatabaseOptions {
-  readonly keepOutbox?: number | null;
+  readonly keepOutbox?: number | 'none';
 }
 
 const DAY_MS = 24 * 3600 * 1000;
@@ -36,7 +36,7 @@ export function addMaintainCommand(program: Command, terminal: Terminal): void {
 
 async function runMaintain({ schema, keepOutbox, ...options }: MaintainOptions, terminal: Terminal): Promise<void> {
   const url = databaseUrl(options.databaseUrl, terminal);
-  const result = await maintainOnce(url, schema, keepOutbox ?? DAY_MS, terminal);
+  const result = await maintainOnce(url, schema, keepOutbox === 'none' ? 0 : (keepOutbox ?? DAY_MS), terminal);
   terminal.out(options.json === true ? `${JSON.stringify({ schema, ...reportOf(result) })}\n` : textOf(result));
 }
 
@@ -48,7 +48,7 @@ async function maintainOnce(
 ): Promise<RoundResult> {
   try {
     const client = await openMaintenanceClient(url);
-    const logger = textLogger(terminal.err, terminal);
+    const logger = textLogger((text) => terminal.err(text), terminal);
     return await maintain(client, { schema, holder: hostname(), keepOutboxMs, logger }).finally(() =>
       closeClient(client),
     );

@@ -14,8 +14,8 @@ import type { Terminal } from './terminal.ts';
 import { wholeNumber } from './whole-number.ts';
 
 interface RetentionOptions extends DatabaseOptions {
-  readonly retention?: number | null;
-  readonly retentionBytes?: number | null;
+  readonly retention?: number | 'none';
+  readonly retentionBytes?: number | 'none';
 }
 
 interface CreateOptions extends RetentionOptions {
@@ -94,7 +94,7 @@ function withRetentionOptions(command: Command): Command {
 
 /** Where none of the options was given, there is nothing to change. */
 function settingsOf({ retention, retentionBytes }: Omit<RetentionOptions, 'schema'>): TopicSettings | undefined {
-  const settings = { retentionMs: retention, retentionBytes };
+  const settings = { retentionMs: limitOf(retention), retentionBytes: limitOf(retentionBytes) };
   return Object.values(settings).every((value) => value === undefined) ? undefined : settings;
 }
 
@@ -261,4 +261,8 @@ function showKept({ retentionMs, retentionBytes }: Kept): string {
     ...(retentionBytes === null ? [] : [`up to ${showBytes(retentionBytes)} in each partition`]),
   ];
   return `its records ${limits.length === 0 ? 'for ever' : limits.join(' and ')}`;
+}
+
+function limitOf(given: number | 'none' | undefined): number | null | undefined {
+  return given === 'none' ? null : given;
 }

@@ -100,9 +100,9 @@ it('packs what the log still needs, and lets the partition go: readers see the s
   ).rejects.toMatchObject({ code: '40001' });
 
   const readings: LogRecord[][] = [];
-  let isOver = false;
-  const result = round().finally(() => (isOver = true));
-  while (!isOver) readings.push(await everything());
+  const over = new AbortController();
+  const result = round().finally(() => over.abort());
+  while (!over.signal.aborted) readings.push(await everything());
   for (const reading of readings) expect(reading).toEqual(before);
   expect(await result).toEqual({ isOwner: true, waiting: 0, reason: undefined });
   expect(await partitionsLeft()).toEqual([21, 31, 41, 51, 61, 71, 81]);
