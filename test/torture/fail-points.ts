@@ -1,7 +1,13 @@
 import type { History } from './history.ts';
 
-/** What happens at a point: the process is killed there, or stopped until somebody lets it go on. */
-export type FailAction = 'kill' | 'stop';
+/**
+ * What happens at a point: the process is killed there, or stopped until somebody lets it go on, or its event loop is blocked for
+ * {@link BLOCK_MS}, and then it goes on by itself.
+ */
+export type FailAction = 'kill' | 'stop' | 'block';
+
+/** Several times the lease of a consumer. */
+const BLOCK_MS = 12_000;
 
 /** Asks for an action when a point is reached for the `after`-th time from now. */
 export interface ArmedPoint {
@@ -36,7 +42,8 @@ export class FailPoints {
     const { action } = this.#armed;
     this.#armed = undefined;
     this.#history.write('fail-point', 'info', { point, action });
-    process.kill(process.pid, SIGNAL[action]);
+    if (action === 'block') Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, BLOCK_MS);
+    else process.kill(process.pid, SIGNAL[action]);
   }
 }
 

@@ -110,6 +110,16 @@ export const CRASHES: readonly Fault[] = [
     inject: (stage, random) => freezeConsumer(stage, random, 'handler.commit.before'),
   },
   {
+    name: 'consumer-blocked',
+    what: 'a handler blocks its process’s event loop for 12 s, several times the lease, and goes on when others have its partitions',
+    slow: true,
+    async inject(stage, random) {
+      const consumer = random.pick(stage.consumers);
+      consumer.send({ point: random.pick(CONSUMER_POINTS), action: 'block', after: random.whole(1, 20) });
+      return waitUntil(() => stage.ownsNothing(consumer.name), PATIENCE_MS, stage.stop);
+    },
+  },
+  {
     name: 'writer-kill',
     what: 'a writer is killed with SIGKILL at a step of its transaction, COMMIT under way among them',
     async inject(stage, random) {
