@@ -6,6 +6,7 @@ import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts
 import { databaseUrl } from './database-url.ts';
 import { notFound } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { addGroupsDeleteCommand } from './groups-delete-command.ts';
 import { addGroupsSeekCommand } from './groups-seek-command.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
@@ -15,23 +16,26 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
   const groups = program
     .command('groups')
     .helpCommand(false)
-    .summary('list consumer groups, or show how far one is')
-    .description('Lists consumer groups, or shows one: its members, and how far it is in each partition.')
+    .summary('list consumer groups, show how far one is, move or delete it')
+    .description(
+      'Lists consumer groups, shows one (its members, and how far it is in each partition), moves or deletes it.',
+    )
     .addHelpText('after', defaultCommandHelp('tailrace groups list'));
   withDatabaseOptions(groups.command('list', { isDefault: true }))
     .summary('members, dead letters and lag of all groups')
     .description('Lists the groups in this database, with their members, dead letters and lag.')
     .addHelpText('after', exampleHelp('tailrace groups', 'tailrace groups list --json'))
     .action((options: DatabaseOptions) => runList(options, terminal));
-  withDatabaseOptions(groups.command('show'))
+  withDatabaseOptions(groups.command('describe').alias('show'))
     .summary('members of a group, and its place in each partition')
     .description(
-      'Shows the members of a group and, for each partition, its owner, where the group is (every message before is done), the end, and how far behind the group is in messages and seconds.',
+      'Shows the members of a group (host, lease, static or not) and, for each partition, its owner, epoch and generation, where the group is (every message before is done), the end, and how far behind the group is in messages and seconds.',
     )
     .argument('<group>', 'its name')
-    .addHelpText('after', exampleHelp('tailrace groups show billing'))
+    .addHelpText('after', exampleHelp('tailrace groups describe billing'))
     .action((group: string, options: DatabaseOptions) => runShow(group, options, terminal));
   addGroupsSeekCommand(groups, terminal);
+  addGroupsDeleteCommand(groups, terminal);
 }
 
 /**
@@ -39,7 +43,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
  * log of the topic.
  */
 function placesSql(schema: string): string {
-  return `select c.group_name, c.topic, c.partition, c.owner, c.next_offset::text as next_offset, tail.next_offset::text as end,
+  return `select c.group_name, c.topic, c.partition, c.owner, c.wanted, c.epoch::text as epoch, c.generation, c.next_offset::text as next_offset, tail.next_offset::text as end,
       (case when tail.next_offset > c.next_offset then tail.next_offset - c.next_offset when p.id is not null then 0 end)::text as lag,
       case when p.id is not null then case when tail.next_offset > c.next_offset then
         extract(epoch from clock_timestamp() - due.appended_at)::float8 else 0 end end as seconds
@@ -113,6 +117,9 @@ interface PlaceRow {
   readonly topic: string;
   readonly partition: number;
   readonly owner: string | null;
+  readonly wanted: string | null;
+  readonly epoch: string;
+  readonly generation: number;
   readonly next_offset: string;
   readonly end: string | null;
   readonly lag: string | null;
@@ -123,6 +130,9 @@ interface MemberRow {
   readonly member_id: string;
   readonly topics: readonly string[];
   readonly lease_seconds: number;
+  readonly static_lease_ms: number | null;
+  readonly host: string | null;
+  readonly joined_at: Date;
 }
 
 async function runShow(group: string, { schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
@@ -132,20 +142,28 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
   );
   const report = {
     group,
-    members: members.map(({ member_id, topics, lease_seconds }) => ({
+    members: members.map(({ member_id, topics, lease_seconds, static_lease_ms, host, joined_at }) => ({
       member: member_id,
+      host,
       topics,
       leaseSeconds: rounded(lease_seconds),
+      staticLeaseSeconds: static_lease_ms === null ? null : static_lease_ms / 1000,
+      joinedAt: joined_at.toISOString(),
     })),
-    partitions: places.map(({ topic, partition, owner, next_offset, end, lag, seconds }) => ({
-      topic,
-      partition,
-      owner,
-      nextOffset: next_offset,
-      end,
-      lag,
-      lagSeconds: rounded(seconds),
-    })),
+    partitions: places.map(
+      ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, lag, seconds }) => ({
+        topic,
+        partition,
+        owner,
+        wanted,
+        epoch,
+        generation,
+        nextOffset: next_offset,
+        end,
+        lag,
+        lagSeconds: rounded(seconds),
+      }),
+    ),
   };
   terminal.out(options.json === true ? `${JSON.stringify(report)}\n` : groupText(report.members, report.partitions));
 }
@@ -162,7 +180,8 @@ async function readGroup(
     );
   }
   const members = await client.query<MemberRow>(
-    `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds
+    `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds,
+        static_lease_ms, host, joined_at
       from ${schema}.consumer_member where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
     [group],
   );
@@ -174,11 +193,19 @@ async function readGroup(
 }
 
 function groupText(
-  members: readonly { member: string; topics: readonly string[]; leaseSeconds: number | null }[],
+  members: readonly {
+    member: string;
+    host: string | null;
+    topics: readonly string[];
+    leaseSeconds: number | null;
+    staticLeaseSeconds: number | null;
+  }[],
   places: readonly {
     topic: string;
     partition: number;
     owner: string | null;
+    epoch: string;
+    generation: number;
     nextOffset: string;
     end: string | null;
     lag: string | null;
@@ -186,18 +213,26 @@ function groupText(
   }[],
 ): string {
   const memberTable = formatTable(
-    ['MEMBER', 'LEASE SECONDS', 'TOPICS'],
-    members.map(({ member, leaseSeconds, topics }) => [member, leaseSeconds, topics.join(' ')]),
+    ['MEMBER', 'HOST', 'LEASE SECONDS', 'STATIC SECONDS', 'TOPICS'],
+    members.map(({ member, host, leaseSeconds, staticLeaseSeconds, topics }) => [
+      member,
+      host,
+      leaseSeconds,
+      staticLeaseSeconds,
+      topics.join(' '),
+    ]),
   );
   const placeTable = formatTable(
-    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'OWNER'],
-    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, owner }) => [
+    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'GENERATION', 'EPOCH', 'OWNER'],
+    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, generation, epoch, owner }) => [
       topic,
       partition,
       BigInt(nextOffset),
       big(end),
       big(lag),
       lagSeconds,
+      generation,
+      BigInt(epoch),
       owner,
     ]),
   );

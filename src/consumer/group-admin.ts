@@ -82,6 +82,25 @@ export class LockedGroup {
     if (rowCount === 0) throw unknownGroup(this.group);
   }
 
+  /** The members whose lease runs; static ones that are away are among them. */
+  async liveMembers(): Promise<string[]> {
+    const { rows } = await this.client.query<{ member_id: string }>(
+      `select member_id from ${this.schema}.consumer_member
+        where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
+      [this.group],
+    );
+    return rows.map(({ member_id }) => member_id);
+  }
+
+  /** The topics in which the group has a place. */
+  async topics(): Promise<string[]> {
+    const { rows } = await this.client.query<{ topic: string }>(
+      `select distinct topic from ${this.schema}.consumer_cursor where group_name = $1 order by topic`,
+      [this.group],
+    );
+    return rows.map(({ topic }) => topic);
+  }
+
   /** Where the group is in a topic, or in one partition of it. */
   async placesIn(topic: string, partition?: number): Promise<{ partition: number; nextOffset: bigint }[]> {
     const { rows } = await this.client.query<{ partition: number; next_offset: string }>(

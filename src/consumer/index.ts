@@ -19,6 +19,7 @@ export type {
   RecordPlace,
 } from './handlers.ts';
 export type { DelayedRetries } from './delayed-retries.ts';
+export { deleteGroup, type DeletedGroup, type DeleteGroupOptions } from './delete-group.ts';
 export { seekGroup, type SeekMove, type SeekOptions, type SeekTarget } from './seek.ts';
 export type { GroupDatabase } from './group-admin.ts';
 export type { ConsumerCounters } from './dispatcher.ts';

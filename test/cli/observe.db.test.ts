@@ -102,7 +102,7 @@ it.each([
   expect(outcome.err).toMatch(message);
 });
 
-it('groups seek: shows what it would do, moves the group, and refuses a place that there is not', async () => {
+it('groups: moves one to another place, and forgets it', async () => {
   await using database = await createTestDatabase();
   await publish(database, 5);
   await relayAll(database, 1);
@@ -141,6 +141,25 @@ it('groups seek: shows what it would do, moves the group, and refuses a place th
   expect(await run([...seek, '--to-time', '2999-01-01'], env)).toMatchObject({ exitCode: 2 });
   expect(await run([...seek, '--to-earliest', '--by', '1'], env)).toMatchObject({ exitCode: 2 });
   expect((await run(['groups', 'seek', 'no', '--topic', 'counts', '--to-latest'], env)).err).toMatch(/no group "no"/);
+
+  const third = make();
+  await third.start();
+  const kept = await run(['groups', 'delete', 'g', '--json'], env);
+  expect(kept).toMatchObject({ exitCode: 1, out: expect.stringMatching(/GROUP_IN_USE.*has 1 members/) as string });
+  await third.stop();
+  expect(await document(database, 'groups', 'delete', 'g')).toEqual({
+    ...{ group: 'g', members: 0, places: 1, processed: 7, parked: 0 },
+  });
+  expect(await cli(database, 'groups')).toMatch(/no consumer groups yet/);
+  const anew = make();
+  await anew.start();
+  await expect.poll(() => anew.status().handled, { timeout: 60_000 }).toBe(5);
+  expect(await cli(database, 'groups', 'delete', 'g', '--force')).toMatch(
+    /is gone: 1 places, 5 handled and 0 set aside/,
+  );
+  await expect.poll(() => seen.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(17); // it begins anew
+  await anew.stop();
+  expect(seen.slice(7, 17)).toEqual(['1', '2', '3', '4', '5', '1', '2', '3', '4', '5']);
   await log.close();
 });
 
@@ -169,10 +188,27 @@ describe('a group that is behind', () => {
         schema: 'tailrace',
         groups: [{ group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0 }],
       });
-    const alive = (await document(database, 'groups', 'show', 'g')) as { members: unknown[]; partitions: object[] };
-    expect(alive.members).toEqual([{ member: 'm1', topics: ['counts'], leaseSeconds: expect.any(Number) }]);
+    const alive = (await document(database, 'groups', 'describe', 'g')) as { members: unknown[]; partitions: object[] };
+    expect(alive.members).toEqual([
+      {
+        member: 'm1',
+        host: expect.stringMatching(/./),
+        topics: ['counts'],
+        leaseSeconds: expect.any(Number),
+        staticLeaseSeconds: null,
+        joinedAt: expect.stringMatching(/^\d{4}-.*Z$/),
+      },
+    ]);
     expect(alive.partitions).toHaveLength(2);
-    for (const partition of alive.partitions) expect(partition).toMatchObject({ owner: 'm1', lag: '0', lagSeconds: 0 });
+    for (const partition of alive.partitions)
+      expect(partition).toMatchObject({
+        owner: 'm1',
+        wanted: 'm1',
+        epoch: '1',
+        generation: 1,
+        lag: '0',
+        lagSeconds: 0,
+      });
     await consumer.stop();
     await log.close();
 

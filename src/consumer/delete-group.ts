@@ -1,0 +1,65 @@
+import { TailraceError } from '../base/errors.ts';
+import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
+import { inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
+
+/** What {@link deleteGroup} is to do. */
+export interface DeleteGroupOptions {
+  /** The database that the group's handlers write to: a `pg.Pool`, or whatever hands out clients as it does. */
+  readonly database: GroupDatabase;
+  readonly group: string;
+  /** Also while members are there: they lose everything, and begin as a new group. @defaultValue false */
+  readonly force?: boolean;
+  /** The schema of tailrace's tables. @defaultValue 'tailrace' */
+  readonly schema?: string;
+}
+
+/** What was deleted of a group. */
+export interface DeletedGroup {
+  /** Members that were there. */
+  readonly members: number;
+  /** Places in partitions. */
+  readonly places: number;
+  /** Messages that it knew as handled. */
+  readonly processed: number;
+  /** Messages that were set aside. */
+  readonly parked: number;
+}
+
+/**
+ * Forgets a group: its places, what it has handled, and what was set aside. A group of the same name begins anew. Reads all of
+ * `processed_message`, so it takes its time where that is large. Needs the rights of the tables' owner.
+ *
+ * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: members are there, static ones that are away counted; `NOT_MIGRATED`.
+ */
+export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedGroup> {
+  const { database, group, force = false, schema = DEFAULT_SCHEMA } = options;
+  return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
+    const members = await locked.liveMembers();
+    if (members.length > 0 && !force) throw inUse(group, members);
+    await fenceAll(locked); // no handler's transaction commits from here on
+    const remove = async (table: string, column: string): Promise<number> => {
+      const { rowCount } = await locked.client.query(`delete from ${locked.schema}.${table} where ${column} = $1`, [
+        group,
+      ]);
+      return rowCount ?? 0;
+    };
+    await remove('suspect_attempt', 'group_name');
+    const parked = await remove('parked_message', 'group_name');
+    const processed = await remove('processed_message', 'consumer');
+    const places = await remove('consumer_cursor', 'group_name');
+    await remove('consumer_group', 'name');
+    return { members: members.length, places, processed, parked };
+  });
+}
+
+async function fenceAll(locked: LockedGroup): Promise<void> {
+  for (const topic of await locked.topics()) await locked.fence(topic, await locked.placesIn(topic));
+}
+
+function inUse(group: string, members: readonly string[]): TailraceError {
+  return new TailraceError(
+    'GROUP_IN_USE',
+    `The group ${group} has ${members.length} members: ${members.slice(0, 5).join(', ')}. Expected none. Stop them first, or delete it by force: then they begin as a new group.`,
+    { details: { group, members: members.length } },
+  );
+}
