@@ -13,6 +13,7 @@ export interface CommandHelp {
 const ARGUMENTS: Readonly<Record<string, string>> = {
   mode: 'wal',
   place: 'orders/0@0',
+  places: '1',
   position: '1',
   positions: '1',
   shell: 'bash',
@@ -21,6 +22,7 @@ const ARGUMENTS: Readonly<Record<string, string>> = {
 /** Options that a command cannot do without. */
 const NEEDED: Readonly<Record<string, readonly string[]>> = {
   publish: ['--payload', '{}'],
+  'dead-letters edit-and-redrive': ['--payload', '{}'],
   'groups seek': ['--topic', 'orders', '--to-earliest'],
   'topics alter': ['--partitions', '9'],
 };
