@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { NewRecord } from '../../broker/record.ts';
 import type { HandlerContext } from '../../consumer/handlers.ts';
-import { newRecord, plain } from './scene.ts';
+import { newRecord, plain, type Scene } from './scene.ts';
 import type { CaseDefinition } from './case.ts';
 import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until, type Count } from './group-scene.ts';
 
@@ -20,6 +20,34 @@ function gate(): { readonly open: () => void; readonly pass: (signal: AbortSigna
         }),
       ]),
   };
+}
+
+/**
+ * What handlers without a transaction were called with, in a group of which a member was cut off from the database while its
+ * handlers ran. Resolves once the group has come to what was published after that.
+ */
+async function callsThroughLoss(scene: Scene, delivery: 'at-least-once' | 'at-most-once'): Promise<string[]> {
+  const groups = await GroupScene.open(scene, 2);
+  const line = groups.line();
+  const calls: string[] = [];
+  const begun = Promise.withResolvers<undefined>();
+  const cut = Promise.withResolvers<undefined>();
+  await groups.publish(counts(KEYS, 1, 6));
+  const lost = groups.plainMember('lost', { delivery, leaseMs: SHORT_LEASE_MS, database: line }, async ({ key, n }) => {
+    calls.push(`${key} ${n}`);
+    if (n < 3) return;
+    begun.resolve(undefined);
+    await cut.promise;
+  });
+  await lost.start();
+  await begun.promise;
+  await line.cut();
+  cut.resolve(undefined);
+  await groups.publish(counts(KEYS, 7, 8));
+  const heir = groups.plainMember('heir', { delivery }, ({ key, n }) => void calls.push(`${key} ${n}`));
+  await heir.start();
+  await until('all keys are at their last message', () => KEYS.every((key) => calls.includes(`${key} 8`)));
+  return calls;
 }
 
 /** Level 1: what becomes of a message that is handed to a group. */
@@ -128,6 +156,27 @@ export const deliveryCases: readonly CaseDefinition[] = [
       await groups.untilEffects(6);
       await until('it has seen all', () => one.status().duplicates >= 4);
       await groups.assertExact(['a', 'b'], 3);
+    },
+  },
+  {
+    level: 1,
+    name: 'hands over no message twice where at most once is asked for, though a member is lost',
+    run: async (scene) => {
+      const calls = await callsThroughLoss(scene, 'at-most-once');
+      assert.deepEqual([...new Set(calls)], calls);
+    },
+  },
+  {
+    level: 1,
+    name: 'hands over every message where at least once is asked for, though a member is lost',
+    run: async (scene) => {
+      const calls = new Set(await callsThroughLoss(scene, 'at-least-once'));
+      assert.deepEqual(
+        [...calls].sort(),
+        counts(KEYS, 1, 8)
+          .map(({ key, n }) => `${key} ${n}`)
+          .sort(),
+      );
     },
   },
   {

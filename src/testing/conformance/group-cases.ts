@@ -5,6 +5,7 @@ import { counts, GroupScene, keysOf, until } from './group-scene.ts';
 
 const KEYS = keysOf(12);
 const PARTITIONS = 6;
+const LONG_AWAY_MS = 600_000;
 
 /** The partitions that a member owns. */
 function owned(member: Consumer): number[] {
@@ -58,6 +59,29 @@ export const groupCases: readonly CaseDefinition[] = [
       assertKept(all.slice(0, 2), left);
       await groups.untilEffects(KEYS.length * 5);
       await groups.assertExact(KEYS, 5);
+    },
+  },
+  {
+    level: 3,
+    name: 'moves nothing when a static member is started again',
+    run: async (scene) => {
+      const groups = await GroupScene.open(scene, PARTITIONS);
+      const [fixed, other] = [groups.member('fixed', { staticLeaseMs: LONG_AWAY_MS }), groups.member('other')];
+      await fixed.start();
+      await other.start();
+      const before = await untilShared([fixed, other], [3, 3]);
+      const epochs = other.status().assignments.map(({ epoch }) => epoch);
+      await fixed.stop();
+      await groups.publish(counts(KEYS, 1, 3));
+      const again = groups.member('fixed', { staticLeaseMs: LONG_AWAY_MS });
+      await again.start();
+      assert.deepEqual(await untilShared([again, other], [3, 3]), before);
+      assert.deepEqual(
+        other.status().assignments.map(({ epoch }) => epoch),
+        epochs,
+      );
+      await groups.untilEffects(KEYS.length * 3);
+      await groups.assertExact(KEYS, 3);
     },
   },
   {

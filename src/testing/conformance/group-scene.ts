@@ -5,8 +5,8 @@ import { TailraceError } from '../../base/errors.ts';
 import { keyHash, partitionOf } from '../../broker/partitioner.ts';
 import type { NewRecord } from '../../broker/record.ts';
 import { createConsumer, type Consumer } from '../../consumer/consumer.ts';
-import type { HandlerContext } from '../../consumer/handlers.ts';
-import type { ConsumerDatabase, ConsumerOptions } from '../../consumer/options.ts';
+import type { DeliveryContext, HandlerContext } from '../../consumer/handlers.ts';
+import type { ConsumerDatabase, ConsumerOptions, PlainConsumerOptions } from '../../consumer/options.ts';
 import { defineEvent, type EventDefinition } from '../../message/definition.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { readDeadLetters, type DeadLetter } from '../dead-letters.ts';
@@ -103,6 +103,28 @@ export class GroupScene {
       await context.tx.query(sql, [this.scene.topic, group, key, n, memberId]);
       await then?.(payload, context);
     });
+    this.scene.cleanup.add(() => consumer.stop());
+    return consumer;
+  }
+
+  /** A member whose handler has no transaction. */
+  plainMember(
+    memberId: string,
+    options: Pick<PlainConsumerOptions, 'delivery'> & Partial<PlainConsumerOptions>,
+    handle: (count: Count) => unknown,
+  ): Consumer<DeliveryContext> {
+    const consumer = createConsumer({
+      log: this.scene.log,
+      group: this.scene.topic,
+      database: this.#database.pool,
+      memberId,
+      concurrency: 4,
+      leaseMs: LONG_LEASE_MS,
+      heartbeatMs: 50,
+      cursorIntervalMs: 50,
+      drainTimeoutMs: 5_000,
+      ...options,
+    }).on(this.#counted, ({ payload }) => handle(payload));
     this.scene.cleanup.add(() => consumer.stop());
     return consumer;
   }
