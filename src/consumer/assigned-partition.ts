@@ -1,9 +1,10 @@
 import type { FetchPosition } from '../broker/log.ts';
-import type { TakenPartition } from './group-tables.ts';
+import { REACH, type TakenPartition } from './group-tables.ts';
 import { LowMark } from './low-mark.ts';
 import type { ProgressingHolding } from './membership.ts';
 import type { Origin } from './origin.ts';
 import { ParkedKeys } from './parked-keys.ts';
+import { Suspects } from './suspects.ts';
 
 /** `owned → revoking → released`, and from the first two to `lost` at any moment. */
 export type AssignmentState = 'owned' | 'revoking' | 'released' | 'lost';
@@ -26,10 +27,13 @@ export class AssignedPartition implements ProgressingHolding {
   running = 0;
   /** What is parked of it. */
   readonly parked = new ParkedKeys();
+  /** What a former owner may have died of. */
+  readonly suspects: Suspects;
   readonly #mark: LowMark;
   readonly #replayExcept: ReadonlySet<bigint>;
   readonly #abort = new AbortController();
   #state: AssignmentState = 'owned';
+  #reach: bigint;
 
   constructor(taken: TakenPartition, origin: Origin) {
     this.topic = taken.topic;
@@ -41,6 +45,8 @@ export class AssignedPartition implements ProgressingHolding {
     this.#replayExcept = new Set(taken.replayExcept);
     this.origin = origin;
     this.#mark = new LowMark(taken.nextOffset);
+    this.#reach = taken.reach;
+    this.suspects = new Suspects(taken.suspectBelow);
   }
 
   get state(): AssignmentState {
@@ -77,6 +83,23 @@ export class AssignedPartition implements ProgressingHolding {
   /** Whether a record is known to have been handled in an earlier generation, without asking the database. */
   isReplay(offset: bigint): boolean {
     return offset < this.replayBelow && !this.#replayExcept.has(offset);
+  }
+
+  get wantedReach(): bigint {
+    return this.#mark.end + REACH;
+  }
+
+  get isNearReach(): boolean {
+    return this.#mark.end + REACH / 2n >= this.#reach;
+  }
+
+  /** Whether nothing more may be begun before the group's table says so. */
+  get isAtReach(): boolean {
+    return this.#mark.end >= this.#reach;
+  }
+
+  mayReach(offset: bigint): void {
+    this.#reach = offset;
   }
 
   /** Takes a fetched record in. */

@@ -179,7 +179,18 @@ export class Attempts {
   async #transact(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
     const [first] = deliveries;
     if (first === undefined) return { result: 'done', fresh: 0 };
-    return resultOf(await this.#transactions.run(first.partition, this.#claim(first, deliveries), work));
+    return resultOf(
+      await this.#transactions.run(first.partition, this.#claim(first, deliveries), this.#forgetting(first, work)),
+    );
+  }
+
+  /** With whatever becomes of a suspect, what was recorded of it goes. */
+  #forgetting({ partition, record, parked, crashes }: Delivery, work: TransactionWork): TransactionWork {
+    if (crashes === undefined || parked !== undefined) return work;
+    return async (tx, begun) => {
+      await this.#messages.forgetSuspect(tx, partition, record);
+      return work(tx, begun);
+    };
   }
 
   #claim(first: Delivery, deliveries: readonly Delivery[]): Claim {

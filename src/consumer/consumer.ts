@@ -1,3 +1,4 @@
+import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { Signal } from '../base/signal.ts';
@@ -8,6 +9,7 @@ import { AssignedPartition, type AssignmentState } from './assigned-partition.ts
 import { Attempts } from './attempt.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
+import type { Delivery } from './delivery.ts';
 import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
 import type { TakenPartition } from './group-tables.ts';
@@ -279,6 +281,7 @@ class GroupConsumer implements Consumer<never> {
       released: (partition) => this.#forget(partition, 'released'),
       lost: (partition) => this.#lose(partition),
       topicsChanged: () => this.#parts?.fetcher.reassigned(),
+      reachExtended: () => this.#parts?.fetcher.reassigned(),
       parkedChanged: () => this.#parts?.feeder.changed(),
     });
     const transactions = new HandlerTransactions(settings, {
@@ -291,6 +294,8 @@ class GroupConsumer implements Consumer<never> {
       this.#registry,
       {
         attempts: new Attempts(settings, transactions, messages, this.#tracing),
+        countSuspect: (delivery) =>
+          transactions.ask(delivery.partition, (client) => countSuspect(client, messages, delivery)),
         find: ({ partition, target }) =>
           transactions.ask(partition, (client) =>
             'offset' in target
@@ -313,9 +318,13 @@ class GroupConsumer implements Consumer<never> {
       settings,
       () =>
         [...this.#partitions].filter(
-          ({ state, topic, parked }) => state === 'owned' && parked.isLoaded && watch.exists(topic),
+          ({ state, topic, parked, isAtReach }) =>
+            state === 'owned' && parked.isLoaded && !isAtReach && watch.exists(topic),
         ),
-      (partition, records) => dispatcher.accept(partition, records),
+      (partition, records) => {
+        dispatcher.accept(partition, records);
+        if (partition.isNearReach) membership.wake();
+      },
     );
     return { membership, transactions, dispatcher, fetcher, feeder };
   }
@@ -402,4 +411,11 @@ interface Parts {
 
 function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {
   return { topic, partition, generation };
+}
+
+/** Records an attempt before it begins. Returns how many were recorded, with this one; 0: there is nothing to attempt. */
+async function countSuspect(client: pg.PoolClient, messages: ParkedMessages, delivery: Delivery): Promise<number> {
+  const { parked, partition, record } = delivery;
+  if (parked !== undefined) return (await messages.countCrash(client, parked)) ?? 0;
+  return messages.countSuspect(client, partition, record);
 }

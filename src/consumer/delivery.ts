@@ -40,6 +40,8 @@ export interface Delivery {
   readonly parked?: ParkedRow;
   /** The first failure of it that this process has seen. */
   firstFailure: FirstFailure | undefined;
+  /** Attempts that are held to have ended with their process; set once one has been recorded here, of a suspect. */
+  crashes?: number;
 }
 
 /** A parked row: the first of a key, or one that blocks nobody. */
@@ -59,8 +61,15 @@ export function isLook(item: LaneItem): item is Look {
 }
 
 /** Attempts at a delivery that failed before this member took it in hand. */
-export function priorAttempts({ parked }: Delivery): number {
-  return parked?.attempts ?? 0;
+export function priorAttempts({ parked, crashes = 0 }: Delivery): number {
+  return (parked?.attempts ?? 0) + crashes;
+}
+
+/** Whether a former owner may have died of a record, and no attempt at it is recorded yet. */
+export function isSuspect(delivery: Delivery, lane: string | undefined): boolean {
+  const { partition, record, parked, task, crashes } = delivery;
+  if (task.todo !== 'handle' || task.handler.movesCursor || crashes !== undefined) return false;
+  return parked?.isSuspect ?? partition.suspects.has(record.offset, lane, task.handler.maxRecords);
 }
 
 /** Whether a record stands in the order of its key: one that was to be delivered later has left it. */
@@ -103,13 +112,11 @@ export function deliveryLanes(
   isSerial: (topic: string) => boolean,
   largestUnit = Number.POSITIVE_INFINITY,
 ): LaneRules<LaneItem, AssignedPartition> {
+  const lane = laneOf(isSerial);
   return {
     concurrency,
     group: ({ partition }) => partition,
-    lane: (item) => {
-      if (isSerial(item.partition.topic)) return 'serial';
-      return (isLook(item) ? item.target.key : item.record.key) ?? undefined;
-    },
+    lane,
     joins: (last, next, size) => {
       if (isLook(last) || isLook(next)) return false;
       const [a, b] = [last.task, next.task];
@@ -118,8 +125,17 @@ export function deliveryLanes(
       const linesUp = isLinedUp(last);
       if (linesUp !== isLinedUp(next)) return false;
       if (linesUp) return size < MOST_LINED_UP;
+      if (isSuspect(last, lane(last)) || isSuspect(next, lane(next))) return false;
       return a.handler === b.handler && !a.alone && !b.alone && size < Math.min(a.handler.maxRecords, largestUnit);
     },
+  };
+}
+
+/** The lane of an item: its key, or one for all of a serial topic's partition. */
+export function laneOf(isSerial: (topic: string) => boolean): (item: LaneItem) => string | undefined {
+  return (item) => {
+    if (isSerial(item.partition.topic)) return 'serial';
+    return (isLook(item) ? item.target.key : item.record.key) ?? undefined;
   };
 }
 

@@ -13,6 +13,8 @@ import {
   isInLine,
   isLinedUp,
   isLook,
+  isSuspect,
+  laneOf,
   parkTask,
   priorAttempts,
   sizeOf,
@@ -26,7 +28,7 @@ import type { HandlerRegistry } from './handlers.ts';
 import { Lanes, type Unit } from './lanes.ts';
 import { nextStep, type NextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
-import { errorText, expired, LINED_UP, NOT_DUE, unhandled, type ParkNote } from './park-note.ts';
+import { errorText, expired, LINED_UP, NOT_DUE, processDied, unhandled, type ParkNote } from './park-note.ts';
 import type { Found, ParkedRow } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
@@ -69,6 +71,8 @@ export interface DispatcherEvents {
 /** What the dispatcher has done for it. */
 export interface DispatcherWork {
   readonly attempts: Attempts;
+  /** Records an attempt at a suspect. Answers how many were recorded, with this one; 0: there is nothing to attempt. */
+  countSuspect(delivery: Delivery): Promise<number>;
   /** Looks at a parked row in the database. */
   find(look: Look): Promise<Found>;
 }
@@ -86,6 +90,7 @@ type DispatcherSettings = Pick<
   | 'deadLetters'
   | 'onUnhandledType'
   | 'circuitBreaker'
+  | 'delivery'
   | 'limits'
   | 'logger'
 >;
@@ -107,6 +112,10 @@ export class Dispatcher {
   readonly #circuit: CircuitBreaker;
   readonly #limits: RateLimits;
   #isFilling = false;
+  readonly #lane: (item: LaneItem) => string | undefined;
+  /** The suspect that runs: one at a time, so that it is known which one the process died of. */
+  #suspect: Unit<LaneItem> | undefined;
+  #suspectsWaiting: Unit<LaneItem>[] = [];
 
   constructor(settings: DispatcherSettings, registry: HandlerRegistry, work: DispatcherWork, events: DispatcherEvents) {
     this.#settings = settings;
@@ -115,6 +124,7 @@ export class Dispatcher {
     this.#events = events;
     this.#logger = settings.logger;
     const { group, memberId, concurrency, circuitBreaker, limits, logger } = settings;
+    this.#lane = laneOf((topic) => registry.isSerial(topic));
     this.#lanes = new Lanes(deliveryLanes(concurrency, (topic) => registry.isSerial(topic), largestUnit(limits)));
     this.#circuit = new CircuitBreaker(circuitBreaker, () => this.#fill(), logger, { group, memberId });
     this.#limits = new RateLimits(limits, allowancesOf(settings), (units) => {
@@ -179,6 +189,8 @@ export class Dispatcher {
     for (const item of this.#lanes.drop(partition)) {
       if (!isLook(item) && item.parked === undefined) partition.forget(item.bytes);
     }
+    this.#suspectsWaiting = this.#suspectsWaiting.filter((unit) => unit.items[0]?.partition !== partition);
+    if (this.#suspect?.items[0]?.partition === partition) this.#endSuspect(this.#suspect);
     this.#limits.drop((unit) => unit.items[0]?.partition === partition);
   }
 
@@ -196,10 +208,57 @@ export class Dispatcher {
       const unit = this.#lanes.take();
       if (unit === undefined) break;
       if (!this.#lineUp(unit)) this.#lanes.split(unit);
+      else if (!this.#mayBeRun(unit)) this.#lanes.hold(unit);
       else if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
       else this.#lanes.hold(unit);
     }
     this.#isFilling = false;
+  }
+
+  /** One suspect at a time; the others wait for its end. */
+  #mayBeRun(unit: Unit<LaneItem>): boolean {
+    if (unit === this.#suspect || this.#suspectIn(unit) === undefined) return true;
+    if (this.#suspect === undefined) {
+      this.#suspect = unit;
+      return true;
+    }
+    this.#suspectsWaiting.push(unit);
+    return false;
+  }
+
+  #suspectIn({ items: [first] }: Unit<LaneItem>): Delivery | undefined {
+    if (this.#settings.delivery !== 'effectively-once' || first === undefined || isLook(first)) return undefined;
+    return isSuspect(first, this.#lane(first)) ? first : undefined;
+  }
+
+  /** A suspect has ended, and this process has not: the next one may run. */
+  #endSuspect(unit: Unit<LaneItem>): void {
+    if (this.#suspect !== unit) return;
+    this.#suspect = undefined;
+    const next = this.#suspectsWaiting.shift();
+    if (next !== undefined) this.#lanes.resume(next);
+  }
+
+  /** Records the attempt at a suspect. Answers what to do in place of it, if it is not to be made. */
+  async #recordSuspect(unit: Unit<LaneItem>, delivery: Delivery): Promise<(() => void) | undefined> {
+    try {
+      const recorded = await this.#work.countSuspect(delivery);
+      if (recorded === 0) return undefined; // it was handled, as will turn out
+      delivery.crashes = recorded - 1;
+      if (delivery.parked === undefined) delivery.partition.suspects.clear(this.#lane(delivery));
+      if (delivery.crashes < this.#settings.attempts) return undefined;
+      const { isInLine: inLine, isStrict } = this.#failedUnit(unit, delivery, false);
+      delivery.task = parkTask(delivery.task, processDied(priorAttempts(delivery), inLine && isStrict));
+      this.#reportDeath(delivery);
+      return () => this.#lanes.split(unit);
+    } catch (error) {
+      unit.stalls += 1;
+      this.#logger.warn(
+        { ...this.#fieldsOf(delivery), error: messageOf(error) },
+        'Could not record an attempt; trying again',
+      );
+      return () => this.#runLater(unit, backoffMs(unit.stalls));
+    }
   }
 
   /**
@@ -219,6 +278,7 @@ export class Dispatcher {
     partition.running += 1;
     const conclude = await this.#do(unit, isProbe);
     partition.running -= 1;
+    this.#endSuspect(unit);
     conclude();
     this.#events.progressed(partition);
     this.#fill();
@@ -231,6 +291,12 @@ export class Dispatcher {
       const conclude = await this.#lookAt(unit, first);
       this.#circuit.end('neither', isProbe);
       return conclude;
+    }
+    const suspect = this.#suspectIn(unit);
+    const instead = suspect && (await this.#recordSuspect(unit, suspect));
+    if (instead !== undefined) {
+      this.#circuit.end('neither', isProbe);
+      return instead;
     }
     const deliveries = deliveriesOf(unit);
     const startedAt = performance.now();
@@ -418,14 +484,22 @@ export class Dispatcher {
   }
 
   #report(unit: Unit<LaneItem>, first: Delivery, error: unknown, next: NextStep): void {
-    const { group, memberId } = this.#settings;
-    const { topic, partition, offset, messageId, type, headers } = first.record;
-    const message = { messageId, ...traceFields(headers), type };
-    const place = { topic, partition, offset: offset.toString(), ...message, records: unit.items.length };
     const attempt = priorAttempts(first) + unit.failures + 1;
-    const fields = { group, memberId, ...place, error: messageOf(error), attempt, next: next.step };
+    const ended = { records: unit.items.length, error: messageOf(error), attempt, next: next.step };
+    const fields = { ...this.#fieldsOf(first), ...ended };
     if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
     else this.#logger.warn(fields, 'A record was not handled');
+  }
+
+  #reportDeath(delivery: Delivery): void {
+    const fields = { ...this.#fieldsOf(delivery), attempts: priorAttempts(delivery) };
+    this.#logger.error(fields, 'A record is set aside as a dead letter: the process ended whenever it was handled');
+  }
+
+  #fieldsOf({ record }: Delivery): object {
+    const { group, memberId } = this.#settings;
+    const { topic, partition, offset, messageId, type, headers } = record;
+    return { group, memberId, topic, partition, offset: offset.toString(), messageId, ...traceFields(headers), type };
   }
 }
 

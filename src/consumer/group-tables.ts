@@ -34,9 +34,19 @@ export interface AddedPartition extends PlaceInPartition {
   readonly opensAfter?: readonly bigint[];
 }
 
+/**
+ * How far ahead of what it has read an owner says that it may begin records; twice that stands in the table, so that a fetch
+ * may reach beyond.
+ */
+export const REACH = 50_000n;
+
 /** What a new owner gets. */
 export interface TakenPartition extends PlaceInPartition {
   readonly epoch: bigint;
+  /** Records from here on may not be begun before the group's table says that they may have been. */
+  readonly reach: bigint;
+  /** A former owner left without a word, and may have begun records below this offset; 0: it did not. */
+  readonly suspectBelow: bigint;
   readonly generation: number;
   /** Records below it were handled in an earlier generation, but for those in `replayExcept`. */
   readonly replayBelow: bigint;
@@ -48,6 +58,8 @@ export interface TakenPartition extends PlaceInPartition {
 /** How far a partition is finished, by the owner of an epoch. */
 export interface PlaceOfOwner extends PlaceInPartition {
   readonly epoch: bigint;
+  /** How far it may begin records. */
+  readonly wantedReach: bigint;
 }
 
 interface CursorText {
@@ -65,6 +77,7 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
   replay_below: string;
   replay_until: string;
   replay_except: string[];
+  former_reach: string;
 }
 
 /**
@@ -199,15 +212,21 @@ export class GroupTables {
     );
   }
 
-  /** Stores how far partitions are finished, where the epoch is still the given one. */
+  /** Stores how far partitions are finished, and may be begun, where the epoch is still the given one. */
   async advance(client: pg.PoolClient, places: readonly PlaceOfOwner[]): Promise<void> {
     if (places.length === 0) return;
     await client.query(
-      `update ${this.#schema}.consumer_cursor c set next_offset = v.next_offset
-       from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[]) v (topic, partition, next_offset, epoch)
+      `update ${this.#schema}.consumer_cursor c set next_offset = greatest(c.next_offset, v.next_offset),
+         reach = greatest(c.reach, v.reach)
+       from unnest($2::text[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[]) v (topic, partition, next_offset, epoch, reach)
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition and c.epoch = v.epoch
-         and c.next_offset < v.next_offset`,
-      [this.#group, ...columnsOf(places), places.map(({ epoch }) => epoch.toString())],
+         and (c.next_offset < v.next_offset or c.reach < v.reach)`,
+      [
+        this.#group,
+        ...columnsOf(places),
+        places.map(({ epoch }) => epoch.toString()),
+        places.map(({ wantedReach }) => (wantedReach + REACH).toString()),
+      ],
     );
   }
 
@@ -224,9 +243,15 @@ export class GroupTables {
   /**
    * Makes `memberId` the owner, with a new epoch. Returns what it got: a partition in which a commit of the former owner is
    * under way at this moment is left out, and can be had a moment later. The lock is the one that `assert_assignment`
-   * shares: with it held, no transaction that has passed that check is still uncommitted.
+   * shares: with it held, no transaction that has passed that check is still uncommitted. `isAbandoned` says where the
+   * former owner has left without a word.
    */
-  async take(client: pg.PoolClient, memberId: string, rows: readonly CursorRow[]): Promise<TakenPartition[]> {
+  async take(
+    client: pg.PoolClient,
+    memberId: string,
+    rows: readonly CursorRow[],
+    isAbandoned: (place: { topic: string; partition: number }) => boolean,
+  ): Promise<TakenPartition[]> {
     if (rows.length === 0) return [];
     const locked = await client.query<{ topic: string; partition: number }>(
       `select topic, partition from unnest($2::text[], $3::int[]) v (topic, partition)
@@ -234,18 +259,33 @@ export class GroupTables {
       [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
     );
     const taken = await client.query<TakenText>(
-      `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1
-       from unnest($2::text[], $3::int[]) v (topic, partition)
+      `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1,
+         reach = greatest(c.reach, c.next_offset + ${2n * REACH})
+       from unnest($2::text[], $3::int[]) v (topic, partition),
+         lateral (select reach from ${this.#schema}.consumer_cursor o where o.group_name = $1 and o.topic = v.topic
+           and o.partition = v.partition) former
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
-       returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
+       returning former.reach::text as former_reach, c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
          c.replay_until::text, c.replay_except::text[]`,
       [this.#group, locked.rows.map(({ topic }) => topic), locked.rows.map(({ partition }) => partition), memberId],
     );
     return taken.rows.map(
-      ({ topic, partition, next_offset, epoch, generation, replay_below, replay_until, replay_except }) => ({
+      ({
+        topic,
+        partition,
+        next_offset,
+        epoch,
+        generation,
+        replay_below,
+        replay_until,
+        replay_except,
+        former_reach,
+      }) => ({
         topic,
         partition,
         nextOffset: BigInt(next_offset),
+        reach: BigInt(next_offset) + REACH,
+        suspectBelow: isAbandoned({ topic, partition }) ? BigInt(former_reach) : 0n,
         epoch: BigInt(epoch),
         generation,
         replayBelow: BigInt(replay_below),

@@ -19,6 +19,12 @@ export interface ProgressingHolding extends Holding {
   /** Every record below it is handled or parked. */
   readonly nextOffset: bigint;
   readonly origin: Origin;
+  /** Where it would like {@link mayReach} to be. */
+  readonly wantedReach: bigint;
+  /** Whether it has nearly come to what it may begin. */
+  readonly isNearReach: boolean;
+  /** From now on it may begin records below this offset: the group's table says so. */
+  mayReach(offset: bigint): void;
 }
 
 /** Which start of a member this is, and where that was counted. */
@@ -43,6 +49,8 @@ export interface MembershipEvents<H extends ProgressingHolding> {
   lost(holding: H): void;
   /** A topic has appeared in the log, or has more partitions. */
   topicsChanged(): void;
+  /** Partitions may begin records further on than before. */
+  reachExtended(): void;
   /** An operator has changed what is parked of this group. */
   parkedChanged(): void;
 }
@@ -264,14 +272,16 @@ export class Membership<H extends ProgressingHolding> {
     );
     const rows = await this.#knownRows(client, facts);
     const plan = planSync({ memberId, isLeaving: this.#isLeaving, members, rows, holdings });
-    await this.#storePlaces(client, holdings, plan, rows);
+    const extended = await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
     await this.#tables.release(client, plan.release);
     const take = await this.#notHeldUp(client, plan.take, rows);
-    const taken = await this.#tables.take(client, memberId, take);
+    const taken = await this.#tables.take(client, memberId, take, isAbandonedIn(plan, rows));
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
     this.#joined = joined;
+    for (const { holding, reach } of extended) holding.mayReach(reach);
+    if (extended.length > 0) this.#events.reachExtended();
     this.#tell(plan, taken, origin);
     this.#trustUntil(startedAt + leaseMs);
     this.#isTakeOpen = taken.length < take.length;
@@ -334,17 +344,20 @@ export class Membership<H extends ProgressingHolding> {
     holdings: readonly H[],
     plan: SyncPlan<H>,
     rows: readonly CursorRow[],
-  ): Promise<void> {
+  ): Promise<{ readonly holding: H; readonly reach: bigint }[]> {
     const isDue = performance.now() >= this.#placesDueAt;
     const stored = new Map(rows.map((row) => [partitionName(row), row.nextOffset]));
     const places = holdings.filter(
       (holding) =>
         !plan.lost.includes(holding) &&
-        (isDue || holding.revoking) &&
-        holding.nextOffset > (stored.get(partitionName(holding)) ?? holding.nextOffset),
+        (holding.isNearReach ||
+          ((isDue || holding.revoking) &&
+            holding.nextOffset > (stored.get(partitionName(holding)) ?? holding.nextOffset))),
     );
+    const reaches = places.map((holding) => ({ holding, reach: holding.wantedReach }));
     await this.#tables.advance(client, places);
     if (isDue) this.#placesDueAt = performance.now() + this.#settings.cursorIntervalMs;
+    return reaches;
   }
 
   #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], origin: Origin): void {
@@ -380,4 +393,15 @@ export class Membership<H extends ProgressingHolding> {
     await client.query('commit');
     for (const holding of holdings) this.#events.released(holding);
   }
+}
+
+/** Where the owner that a row names has not given the partition up: it died, or had to let go. */
+function isAbandonedIn<H extends Holding>(
+  { released }: SyncPlan<H>,
+  rows: readonly CursorRow[],
+): (place: { topic: string; partition: number }) => boolean {
+  const inOrder = new Set(released.map(partitionName));
+  const owned = rows.filter(({ owner }) => owner !== null).map(partitionName);
+  const abandoned = new Set(owned.filter((name) => !inOrder.has(name)));
+  return (place) => abandoned.has(partitionName(place));
 }

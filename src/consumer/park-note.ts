@@ -53,6 +53,12 @@ export function expired(expiresAt: Date | undefined, attempts: number): ParkNote
   return { reason: 'EXPIRED', dead: true, blocks: false, error, attempts };
 }
 
+/** The process ended under as many attempts as there may be. */
+export function processDied(attempts: number, blocks: boolean): ParkNote {
+  const error = `The process ended while it handled the message, ${attempts} times that were recorded: the handler seems to end it.`;
+  return { reason: 'PROCESS_DIED', dead: true, blocks, error, attempts };
+}
+
 /** An error as it is kept for operators: its stack, which begins with its name and message. */
 export function errorText(thrown: unknown): string {
   return thrown instanceof Error ? (thrown.stack ?? `${thrown.name}: ${thrown.message}`) : String(thrown);

@@ -77,12 +77,16 @@ const LONGEST_ERROR = 8_000;
 export class ParkedMessages {
   readonly #table: string;
   readonly #audit: string;
+  readonly #suspects: string;
+  readonly #processed: string;
   readonly #group: string;
 
   /** `schema` is quoted. */
   constructor(schema: string, group: string) {
     this.#table = `${schema}.parked_message`;
     this.#audit = `${schema}.parked_audit`;
+    this.#suspects = `${schema}.suspect_attempt`;
+    this.#processed = `${schema}.processed_message`;
     this.#group = group;
   }
 
@@ -220,6 +224,28 @@ export class ParkedMessages {
       values,
     );
     await client.query(`update ${this.#table} set generation = $4 where ${older} and record_offset < $5`, values);
+  }
+
+  /**
+   * Counts an attempt at a record that a former owner may have died of, unless it has been handled or parked. Returns how
+   * many there were, with this one; 0: there is nothing to attempt.
+   */
+  async countSuspect(client: pg.ClientBase, { generation }: PartitionOf, record: LogRecord): Promise<number> {
+    const { topic, partition, offset, messageId } = record;
+    const { rows } = await client.query<{ attempts: number }>(
+      `insert into ${this.#suspects} as s (group_name, topic, partition, record_offset, generation, attempts)
+       select $1, $2, $3, $4, $5, 1 where not exists (
+         select from ${this.#processed} where message_id = $6 and consumer = $1 and generation = $5)
+       on conflict (group_name, topic, partition, record_offset, generation) do update set attempts = s.attempts + 1
+       returning attempts`,
+      [this.#group, topic, partition, offset.toString(), generation, messageId],
+    );
+    return rows[0]?.attempts ?? 0;
+  }
+
+  /** Forgets the attempts at a record, inside the transaction of `client`. */
+  async forgetSuspect(client: pg.ClientBase, { generation }: PartitionOf, record: LogRecord): Promise<void> {
+    await client.query(`delete from ${this.#suspects} where ${PLACE}`, this.#place({ ...record, generation }));
   }
 
   /** The first rows of all keys that are blocked, by the index of the partition. */

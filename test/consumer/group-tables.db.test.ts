@@ -11,7 +11,7 @@ describe('GroupTables', () => {
     const client = await stream.pool.connect();
     const advance = async (epoch: bigint, nextOffset: bigint): Promise<bigint | undefined> => {
       await tables.begin(client, 60_000);
-      await tables.advance(client, [{ topic: 'numbers', partition: 0, epoch, nextOffset }]);
+      await tables.advance(client, [{ topic: 'numbers', partition: 0, epoch, nextOffset, wantedReach: nextOffset }]);
       const [row] = await tables.cursors(client);
       await client.query('commit');
       return row?.nextOffset;
@@ -19,9 +19,9 @@ describe('GroupTables', () => {
     await tables.begin(client, 60_000);
     await tables.addCursors(client, [{ topic: 'numbers', partition: 0, nextOffset: 5n }]);
     const [row] = await tables.cursors(client);
-    expect(await tables.take(client, 'one', [row!])).toEqual([
+    expect(await tables.take(client, 'one', [row!], () => false)).toMatchObject([
       {
-        ...{ topic: 'numbers', partition: 0, nextOffset: 5n, epoch: 1n },
+        ...{ topic: 'numbers', partition: 0, nextOffset: 5n, epoch: 1n, suspectBelow: 0n },
         ...{ generation: 1, replayBelow: 0n, replayUntil: 0n, replayExcept: [] },
       },
     ]);

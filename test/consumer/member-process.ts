@@ -18,10 +18,14 @@ export interface MemberOptions {
   readonly pauseAt?: number;
   /** Whether it stops, and closes what it has opened, after its first message. */
   readonly stopsAfterOne?: boolean;
+  /** The process ends, as by `kill -9`, under the handler of this number of the key `a`. */
+  readonly diesAt?: number;
+  /** @defaultValue that of consumers */
+  readonly attempts?: number;
 }
 
 const options = JSON.parse(process.argv[2] ?? '') as MemberOptions;
-const { connectionString, memberId, leaseMs, pauseAt } = options;
+const { connectionString, memberId, leaseMs, pauseAt, diesAt, attempts } = options;
 
 const say = (what: object): void => void process.stdout.write(`${JSON.stringify(what)}\n`);
 const log = (fields: object, message: string): void => say({ ...fields, message });
@@ -43,8 +47,10 @@ const consumer = createConsumer({
   heartbeatMs: 50,
   cursorIntervalMs: 50,
   logger,
+  ...(attempts !== undefined && { retries: { attempts } }),
 }).on(Counted, async ({ payload }, { tx, signal }) => {
   await addEffect(tx, payload, memberId);
+  if (payload.key === 'a' && payload.n === diesAt) process.kill(process.pid, 'SIGKILL');
   handledOne.resolve(undefined);
   const times = (begun.get(payload.key) ?? 0) + 1;
   begun.set(payload.key, times);

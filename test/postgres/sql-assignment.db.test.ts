@@ -5,7 +5,16 @@ import { migrate } from '../../src/postgres/migrations.ts';
 import { quoteSchema } from '../../src/postgres/schema-name.ts';
 import { createTestDatabase } from '../servers/test-database.ts';
 
-const ROW = { topic: 'orders', partition: 0, nextOffset: 0n, epoch: 1n, owner: 'one', wanted: null, opensAfter: null, generation: 1 };
+const ROW = {
+  topic: 'orders',
+  partition: 0,
+  nextOffset: 0n,
+  epoch: 1n,
+  owner: 'one',
+  wanted: null,
+  opensAfter: null,
+  generation: 1,
+};
 
 describe.each(['tailrace', 'custom'])('assert_assignment in the schema %s', (schema) => {
   const assertOwner = `select ${quoteSchema(schema)}.assert_assignment('billing', 'orders', 0, 1)`;
@@ -45,7 +54,7 @@ async function takeOver(pool: pg.Pool, schema: string) {
   const client = await pool.connect();
   try {
     await tables.begin(client, 60_000);
-    const taken = await tables.take(client, 'two', [ROW]);
+    const taken = await tables.take(client, 'two', [ROW], () => true);
     await client.query('commit');
     return taken;
   } finally {
