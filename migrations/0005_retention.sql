@@ -1,20 +1,16 @@
 -- tailrace 5: how long the log keeps its records, and how the outbox lets go of them.
 
--- What a topic keeps: records for so many milliseconds, so many bytes of messages in each partition, the last record of each
--- key. Null: without a limit.
+-- What a topic keeps: records for so many milliseconds, so many bytes of messages in each partition. Null: without a limit.
 alter table tailrace.log_topic
   add column retention_ms bigint constraint log_topic_retention_ms check (retention_ms > 0),
-  add column retention_bytes bigint constraint log_topic_retention_bytes check (retention_bytes > 0),
-  add column compact boolean not null default false;
+  add column retention_bytes bigint constraint log_topic_retention_bytes check (retention_bytes > 0);
 
 -- The first offset that can be read. Entries below it may be there for a while; the last entry of a partition always stays,
--- for it says where the partition ends. `compacted_to`: records below it are the last of their keys among themselves.
-alter table tailrace.log_partition
-  add column start bigint not null default 0,
-  add column compacted_to bigint not null default 0;
+-- for it says where the partition ends.
+alter table tailrace.log_partition add column start bigint not null default 0;
 
 -- An entry names its records (`ids`), or holds them (`packed`, compressed; `bytes`: their size before that). It has the
--- offsets from `base` to before `base + count`; a packed one may lack some of them where its topic is compacted.
+-- offsets from `base` to before `base + count`.
 alter table tailrace.log_entry
   alter column ids drop not null,
   add column packed bytea,

@@ -15,8 +15,6 @@ export interface TopicSettings {
    * `null`: none are. Up to a sixteenth more stays.
    */
   readonly retentionBytes?: number | null | undefined;
-  /** Whether only the last record of each key is kept, behind the newest ones. Offsets keep their numbers, with gaps between. */
-  readonly compact?: boolean | undefined;
 }
 
 /**
@@ -138,16 +136,15 @@ export class Topics {
    *
    * @throws TailraceError `UNKNOWN_TOPIC`, `INVALID_OPTION`.
    */
-  async configure(topic: string, { retentionMs, retentionBytes, compact }: TopicSettings): Promise<void> {
+  async configure(topic: string, { retentionMs, retentionBytes }: TopicSettings): Promise<void> {
     assertLimit('retentionMs', retentionMs);
     assertLimit('retentionBytes', retentionBytes);
     const rows = await this.#pool.query(
       `update ${this.#schema}.log_topic set
           retention_ms = case when $2::boolean then $3::bigint else retention_ms end,
-          retention_bytes = case when $4::boolean then $5::bigint else retention_bytes end,
-          compact = coalesce($6::boolean, compact)
+          retention_bytes = case when $4::boolean then $5::bigint else retention_bytes end
         where name = $1 returning name`,
-      [topic, retentionMs !== undefined, retentionMs, retentionBytes !== undefined, retentionBytes, compact ?? null],
+      [topic, retentionMs !== undefined, retentionMs, retentionBytes !== undefined, retentionBytes],
     );
     if (rows.length === 0) throw unknownTopic(topic);
   }

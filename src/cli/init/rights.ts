@@ -21,7 +21,7 @@ const RELAY = {
     log_topic_growth: ['select', 'insert'],
     relay_batch: ['select', 'insert', 'delete'],
     log_topic: ['select', 'insert', 'update'],
-    log_partition: ['select', 'insert', 'update (start, compacted_to)'],
+    log_partition: ['select', 'insert', 'update (start)'],
     // Never changed: what outlives its outbox is deleted and inserted packed, in one transaction.
     log_entry: ['select', 'insert', 'delete'],
     log_segment: ['select', 'insert', 'update', 'delete'],
