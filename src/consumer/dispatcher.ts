@@ -109,6 +109,7 @@ export class Dispatcher {
   readonly #lanes: Lanes<LaneItem, AssignedPartition>;
   readonly #timers = new Map<Unit<LaneItem>, NodeJS.Timeout>();
   readonly #logger: Logger;
+  readonly #saidUnhandled = new Set<string>();
   readonly #circuit: CircuitBreaker;
   readonly #limits: RateLimits;
   #isFilling = false;
@@ -198,7 +199,18 @@ export class Dispatcher {
     const handler = this.#registry.find(topic, type);
     if (handler?.onReplay === 'skip' && partition.isReplay(offset)) return undefined;
     if (handler !== undefined) return { todo: 'handle', handler, alone: false };
-    return this.#settings.onUnhandledType === 'ignore' ? undefined : { todo: 'park', note: unhandled(0) };
+    if (this.#settings.onUnhandledType === 'ignore') return undefined;
+    this.#sayUnhandled(topic, type);
+    return { todo: 'park', note: unhandled(0) };
+  }
+
+  /** Once for each type: there may be many of them. */
+  #sayUnhandled(topic: string, type: string): void {
+    const name = `${topic}/${type}`;
+    if (this.#saidUnhandled.has(name)) return;
+    this.#saidUnhandled.add(name);
+    const { group, memberId } = this.#settings;
+    this.#logger.warn({ group, memberId, topic, type }, 'Messages of this type have no handler and are set aside');
   }
 
   #fill(): void {

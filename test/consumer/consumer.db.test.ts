@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { silentLogger } from '../../src/base/logger.ts';
 import { seekGroup } from '../../src/consumer/index.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
 import { addEffect, Counted, Noted } from './counted.ts';
@@ -136,12 +137,14 @@ describe('a consumer', () => {
     await using stream = await Stream.open({ partitions: 1 });
     const note = Noted({ key: 'a', n: 1 }, { headers: { trace: 'x' } });
     await stream.publish(note, Counted({ key: 'a', n: 1 }));
+    const warnings: object[] = [];
     const consumer = stream
-      .consumer({ onUnhandledType: 'park' })
+      .consumer({ onUnhandledType: 'park', logger: { ...silentLogger, warn: (fields) => void warnings.push(fields) } })
       .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload));
     await consumer.start();
     await until(() => consumer.status().handled === 1);
     expect(consumer.status()).toMatchObject({ parked: 1, dead: 0 });
+    expect(warnings).toContainEqual(expect.objectContaining({ group: 'counting', topic: 'numbers', type: 'Noted' }));
     expect(await stream.rows('select * from tailrace.parked_message')).toEqual([
       expect.objectContaining({
         group_name: 'counting',
