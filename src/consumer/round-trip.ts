@@ -81,6 +81,11 @@ class RoundTrip implements pg.Submittable {
     this.#reject = reject;
   }
 
+  /** For those who watch what clients are asked, as instrumentation does. */
+  get text(): string {
+    return this.#statements.map(({ text }) => text).join('; ');
+  }
+
   submit(of: pg.Connection): void {
     const connection = of as unknown as Connection;
     connection.stream.cork();

@@ -37,10 +37,30 @@ export function watchStatements(points: FailPoints): void {
     points.reach(`${name}.before`);
     const answer: unknown = Reflect.apply(query, this, args);
     setImmediate(() => points.reach(`${name}.sent`));
-    if (answer instanceof Promise) answer.then(() => points.reach(`${name}.after`)).catch(() => undefined);
+    onAnswered(answer, () => points.reach(`${name}.after`));
     return answer;
   };
   Reflect.set(pg.Client.prototype, 'query', watched);
+}
+
+/** Statements answer with a promise, or take part in the protocol themselves, as `pg` calls it a `Submittable`. */
+function onAnswered(answer: unknown, act: () => void): void {
+  if (answer instanceof Promise) answer.then(act).catch(() => undefined);
+  else if (isSubmittable(answer)) {
+    const ready = answer.handleReadyForQuery.bind(answer);
+    answer.handleReadyForQuery = (...args) => {
+      act();
+      ready(...args);
+    };
+  }
+}
+
+interface Submittable {
+  handleReadyForQuery(...args: readonly unknown[]): void;
+}
+
+function isSubmittable(answer: unknown): answer is Submittable {
+  return typeof answer === 'object' && answer !== null && 'handleReadyForQuery' in answer;
 }
 
 function nameOf(statement: unknown): StatementName | undefined {
