@@ -35,7 +35,8 @@ export class AssignedPartition implements ProgressingHolding {
   #state: AssignmentState = 'owned';
   #reach: bigint;
 
-  constructor(taken: TakenPartition, origin: Origin) {
+  /** `concurrency`: how many units of a member run at once. */
+  constructor(taken: TakenPartition, origin: Origin, concurrency: number) {
     this.topic = taken.topic;
     this.partition = taken.partition;
     this.epoch = taken.epoch;
@@ -46,7 +47,7 @@ export class AssignedPartition implements ProgressingHolding {
     this.origin = origin;
     this.#mark = new LowMark(taken.nextOffset);
     this.#reach = taken.reach;
-    this.suspects = new Suspects(taken.suspectBelow);
+    this.suspects = new Suspects(taken.suspectBelow, concurrency);
   }
 
   get state(): AssignmentState {

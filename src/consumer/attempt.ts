@@ -180,15 +180,18 @@ export class Attempts {
     const [first] = deliveries;
     if (first === undefined) return { result: 'done', fresh: 0 };
     return resultOf(
-      await this.#transactions.run(first.partition, this.#claim(first, deliveries), this.#forgetting(first, work)),
+      await this.#transactions.run(first.partition, this.#claim(first, deliveries), this.#forgetting(deliveries, work)),
     );
   }
 
-  /** With whatever becomes of a suspect, what was recorded of it goes. */
-  #forgetting({ partition, record, parked, crashes }: Delivery, work: TransactionWork): TransactionWork {
-    if (crashes === undefined || parked !== undefined) return work;
+  /** With whatever becomes of suspects, what was recorded of them goes. */
+  #forgetting(deliveries: readonly Delivery[], work: TransactionWork): TransactionWork {
+    const suspects = deliveries.filter(({ crashes, parked }) => crashes !== undefined && parked === undefined);
+    const [first] = suspects;
+    if (first === undefined) return work;
     return async (tx, begun) => {
-      await this.#messages.forgetSuspect(tx, partition, record);
+      const records = suspects.map(({ record }) => record);
+      await this.#messages.forgetSuspects(tx, first.partition, records);
       return work(tx, begun);
     };
   }

@@ -28,7 +28,7 @@ import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
 import { settingsOf, type ConsumerOptions, type ConsumerSettings, type PlainConsumerOptions } from './options.ts';
 import { ParkedFeeder } from './parked-feeder.ts';
-import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
+import { ParkedMessages, type ParkedPlace, type SuspectRecord } from './parked-messages.ts';
 import { ensureProcessedPartitions } from './processed-partitions.ts';
 import { TopicWatch } from './topic-watch.ts';
 
@@ -294,8 +294,8 @@ class GroupConsumer implements Consumer<never> {
       this.#registry,
       {
         attempts: new Attempts(settings, transactions, messages, this.#tracing),
-        countSuspect: (delivery) =>
-          transactions.ask(delivery.partition, (client) => countSuspect(client, messages, delivery)),
+        recordSuspects: (partition, deliveries) =>
+          transactions.ask(partition, (client) => recordSuspects(client, messages, partition, deliveries)),
         find: ({ partition, target }) =>
           transactions.ask(partition, (client) =>
             'offset' in target
@@ -330,7 +330,7 @@ class GroupConsumer implements Consumer<never> {
   }
 
   #take(taken: TakenPartition, origin: Origin): void {
-    this.#partitions.add(new AssignedPartition(taken, origin));
+    this.#partitions.add(new AssignedPartition(taken, origin, this.#settings.concurrency));
     this.#parts?.feeder.taken();
   }
 
@@ -413,9 +413,18 @@ function placeOf({ topic, partition, generation }: AssignedPartition): Omit<Park
   return { topic, partition, generation };
 }
 
-/** Records an attempt before it begins. Returns how many were recorded, with this one; 0: there is nothing to attempt. */
-async function countSuspect(client: pg.PoolClient, messages: ParkedMessages, delivery: Delivery): Promise<number> {
-  const { parked, partition, record } = delivery;
-  if (parked !== undefined) return (await messages.countCrash(client, parked)) ?? 0;
-  return messages.countSuspect(client, partition, record);
+/** Records an attempt at what a process may have died of, before it begins. */
+async function recordSuspects(
+  client: pg.PoolClient,
+  messages: ParkedMessages,
+  partition: AssignedPartition,
+  deliveries: readonly Delivery[],
+): Promise<SuspectRecord> {
+  const parked = deliveries[0]?.parked;
+  if (parked === undefined) {
+    const records = deliveries.map(({ record }) => record);
+    return messages.recordSuspects(client, partition, records);
+  }
+  const attempts = await messages.countCrash(client, parked);
+  return { recorded: attempts === undefined ? 0 : 1, attempts: attempts ?? 0, known: new Set() };
 }

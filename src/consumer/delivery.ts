@@ -40,6 +40,8 @@ export interface Delivery {
   readonly parked?: ParkedRow;
   /** The first failure of it that this process has seen. */
   firstFailure: FirstFailure | undefined;
+  /** Whether an attempt at it was recorded by a former owner, in a unit of many: a suspect by itself. */
+  wasBegun?: boolean;
   /** Attempts that are held to have ended with their process; set once one has been recorded here, of a suspect. */
   crashes?: number;
 }
@@ -69,7 +71,7 @@ export function priorAttempts({ parked, crashes = 0 }: Delivery): number {
 export function isSuspect(delivery: Delivery, lane: string | undefined): boolean {
   const { partition, record, parked, task, crashes } = delivery;
   if (task.todo !== 'handle' || task.handler.movesCursor || crashes !== undefined) return false;
-  return parked?.isSuspect ?? partition.suspects.has(record.offset, lane, task.handler.maxRecords);
+  return parked?.isSuspect ?? (delivery.wasBegun === true || partition.suspects.has(record.offset, lane));
 }
 
 /** Whether a record stands in the order of its key: one that was to be delivered later has left it. */
@@ -112,11 +114,10 @@ export function deliveryLanes(
   isSerial: (topic: string) => boolean,
   largestUnit = Number.POSITIVE_INFINITY,
 ): LaneRules<LaneItem, AssignedPartition> {
-  const lane = laneOf(isSerial);
   return {
     concurrency,
     group: ({ partition }) => partition,
-    lane,
+    lane: laneOf(isSerial),
     joins: (last, next, size) => {
       if (isLook(last) || isLook(next)) return false;
       const [a, b] = [last.task, next.task];
@@ -125,7 +126,6 @@ export function deliveryLanes(
       const linesUp = isLinedUp(last);
       if (linesUp !== isLinedUp(next)) return false;
       if (linesUp) return size < MOST_LINED_UP;
-      if (isSuspect(last, lane(last)) || isSuspect(next, lane(next))) return false;
       return a.handler === b.handler && !a.alone && !b.alone && size < Math.min(a.handler.maxRecords, largestUnit);
     },
   };

@@ -29,9 +29,10 @@ import { Lanes, type Unit } from './lanes.ts';
 import { nextStep, type NextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
 import { errorText, expired, LINED_UP, NOT_DUE, processDied, unhandled, type ParkNote } from './park-note.ts';
-import type { Found, ParkedRow } from './parked-messages.ts';
+import type { Found, ParkedRow, SuspectRecord } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
+import { SuspectGate } from './suspect-gate.ts';
 
 /** What a consumer has done since it started, in records. */
 export interface ConsumerCounters {
@@ -71,8 +72,8 @@ export interface DispatcherEvents {
 /** What the dispatcher has done for it. */
 export interface DispatcherWork {
   readonly attempts: Attempts;
-  /** Records an attempt at a suspect. Answers how many were recorded, with this one; 0: there is nothing to attempt. */
-  countSuspect(delivery: Delivery): Promise<number>;
+  /** Records an attempt at a suspect unit. */
+  recordSuspects(partition: AssignedPartition, deliveries: readonly Delivery[]): Promise<SuspectRecord>;
   /** Looks at a parked row in the database. */
   find(look: Look): Promise<Found>;
 }
@@ -114,9 +115,7 @@ export class Dispatcher {
   readonly #limits: RateLimits;
   #isFilling = false;
   readonly #lane: (item: LaneItem) => string | undefined;
-  /** The suspect that runs: one at a time, so that it is known which one the process died of. */
-  #suspect: Unit<LaneItem> | undefined;
-  #suspectsWaiting: Unit<LaneItem>[] = [];
+  readonly #suspects = new SuspectGate<Unit<LaneItem>>();
 
   constructor(settings: DispatcherSettings, registry: HandlerRegistry, work: DispatcherWork, events: DispatcherEvents) {
     this.#settings = settings;
@@ -190,9 +189,10 @@ export class Dispatcher {
     for (const item of this.#lanes.drop(partition)) {
       if (!isLook(item) && item.parked === undefined) partition.forget(item.bytes);
     }
-    this.#suspectsWaiting = this.#suspectsWaiting.filter((unit) => unit.items[0]?.partition !== partition);
-    if (this.#suspect?.items[0]?.partition === partition) this.#endSuspect(this.#suspect);
-    this.#limits.drop((unit) => unit.items[0]?.partition === partition);
+    const isOfPartition = (unit: Unit<LaneItem>): boolean => unit.items[0]?.partition === partition;
+    this.#suspects.drop(isOfPartition);
+    this.#limits.drop(isOfPartition);
+    queueMicrotask(() => this.#fill()); // a suspect of another partition may have its turn, once all are dropped that go now
   }
 
   #taskFor(partition: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
@@ -217,25 +217,16 @@ export class Dispatcher {
     if (this.#isFilling) return;
     this.#isFilling = true;
     while (this.#circuit.mayBegin) {
+      const suspect = this.#suspects.next();
+      if (suspect !== undefined) this.#lanes.resume(suspect);
       const unit = this.#lanes.take();
       if (unit === undefined) break;
       if (!this.#lineUp(unit)) this.#lanes.split(unit);
-      else if (!this.#mayBeRun(unit)) this.#lanes.hold(unit);
+      else if (this.#suspectIn(unit) !== undefined && !this.#suspects.admit(unit)) this.#lanes.hold(unit);
       else if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
       else this.#lanes.hold(unit);
     }
     this.#isFilling = false;
-  }
-
-  /** One suspect at a time; the others wait for its end. */
-  #mayBeRun(unit: Unit<LaneItem>): boolean {
-    if (unit === this.#suspect || this.#suspectIn(unit) === undefined) return true;
-    if (this.#suspect === undefined) {
-      this.#suspect = unit;
-      return true;
-    }
-    this.#suspectsWaiting.push(unit);
-    return false;
   }
 
   #suspectIn({ items: [first] }: Unit<LaneItem>): Delivery | undefined {
@@ -243,30 +234,27 @@ export class Dispatcher {
     return isSuspect(first, this.#lane(first)) ? first : undefined;
   }
 
-  /** A suspect has ended, and this process has not: the next one may run. */
-  #endSuspect(unit: Unit<LaneItem>): void {
-    if (this.#suspect !== unit) return;
-    this.#suspect = undefined;
-    const next = this.#suspectsWaiting.shift();
-    if (next !== undefined) this.#lanes.resume(next);
-  }
-
-  /** Records the attempt at a suspect. Answers what to do in place of it, if it is not to be made. */
-  async #recordSuspect(unit: Unit<LaneItem>, delivery: Delivery): Promise<(() => void) | undefined> {
+  /** Records the attempt at a suspect unit. Answers what to do in place of it, if it is not to be made. */
+  async #recordSuspect(unit: Unit<LaneItem>, first: Delivery): Promise<(() => void) | undefined> {
+    const deliveries = deliveriesOf(unit).items;
     try {
-      const recorded = await this.#work.countSuspect(delivery);
-      if (recorded === 0) return undefined; // it was handled, as will turn out
-      delivery.crashes = recorded - 1;
-      if (delivery.parked === undefined) delivery.partition.suspects.clear(this.#lane(delivery));
-      if (delivery.crashes < this.#settings.attempts) return undefined;
-      const { isInLine: inLine, isStrict } = this.#failedUnit(unit, delivery, false);
-      delivery.task = parkTask(delivery.task, processDied(priorAttempts(delivery), inLine && isStrict));
-      this.#reportDeath(delivery);
+      const { recorded, attempts, known } = await this.#work.recordSuspects(first.partition, deliveries);
+      if (known.size > 0) {
+        for (const delivery of deliveries) if (known.has(delivery.record.offset)) standAlone(delivery);
+        return () => this.#lanes.split(unit);
+      }
+      if (recorded === 0) return undefined; // all of it was handled, as will turn out
+      for (const delivery of deliveries) delivery.crashes = Math.max(0, attempts - 1);
+      if (first.parked === undefined) first.partition.suspects.clear(this.#lane(first));
+      if (attempts <= this.#settings.attempts) return undefined;
+      const { isInLine: inLine, isStrict } = this.#failedUnit(unit, first, false);
+      first.task = parkTask(first.task, processDied(priorAttempts(first), inLine && isStrict));
+      this.#reportDeath(first);
       return () => this.#lanes.split(unit);
     } catch (error) {
       unit.stalls += 1;
       this.#logger.warn(
-        { ...this.#fieldsOf(delivery), error: messageOf(error) },
+        { ...this.#fieldsOf(first), error: messageOf(error) },
         'Could not record an attempt; trying again',
       );
       return () => this.#runLater(unit, backoffMs(unit.stalls));
@@ -290,7 +278,7 @@ export class Dispatcher {
     partition.running += 1;
     const conclude = await this.#do(unit, isProbe);
     partition.running -= 1;
-    this.#endSuspect(unit);
+    this.#suspects.leave(unit);
     conclude();
     this.#events.progressed(partition);
     this.#fill();
@@ -520,6 +508,12 @@ function outcomeOf(task: Task | undefined, ended: AttemptResult): CircuitOutcome
   if (task?.todo !== 'handle') return 'neither';
   if (ended.result === 'done' && ended.fresh > 0) return 'handled';
   return ended.result === 'failed' && ended.by === 'handler' ? 'failed' : 'neither';
+}
+
+/** A former owner may have died of it, in a unit with others: it is to be found out by itself. */
+function standAlone(delivery: Delivery): void {
+  delivery.wasBegun = true;
+  if (delivery.task.todo === 'handle') delivery.task = { ...delivery.task, alone: true };
 }
 
 /** Looks stand alone in their units. */

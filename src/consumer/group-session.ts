@@ -5,7 +5,7 @@ import { GROUP_CHANNEL } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
 
 /** The migration that brings the tables of consumer groups. */
-const CONSUMER_MIGRATION = 8;
+const CONSUMER_MIGRATION = 9;
 
 /** The client that a member keeps for its group's business, so that handlers cannot make it wait. */
 export class GroupSession {

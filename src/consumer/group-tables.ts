@@ -45,7 +45,10 @@ export interface TakenPartition extends PlaceInPartition {
   readonly epoch: bigint;
   /** Records from here on may not be begun before the group's table says that they may have been. */
   readonly reach: bigint;
-  /** A former owner left without a word, and may have begun records below this offset; 0: it did not. */
+  /**
+   * The former owner left without a word, as did another one not long before, and may have begun records below this offset;
+   * 0: it did not. A single one that is lost is no reason to hold anything up.
+   */
   readonly suspectBelow: bigint;
   readonly generation: number;
   /** Records below it were handled in an earlier generation, but for those in `replayExcept`. */
@@ -77,8 +80,12 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
   replay_below: string;
   replay_until: string;
   replay_except: string[];
-  former_reach: string;
+  suspect_below: string;
 }
+
+/** So many owners in a row have to leave a partition without a word, each within so long after the one before. */
+const SUSPICIOUS_ABANDONMENTS = 2;
+const ABANDONMENTS_WITHIN = '1 hour';
 
 /**
  * The SQL of one group's tables. All methods but `begin` run inside the transaction that `begin` opened, under the lock of
@@ -253,21 +260,33 @@ export class GroupTables {
     isAbandoned: (place: { topic: string; partition: number }) => boolean,
   ): Promise<TakenPartition[]> {
     if (rows.length === 0) return [];
-    const locked = await client.query<{ topic: string; partition: number }>(
+    const { rows: locked } = await client.query<{ topic: string; partition: number }>(
       `select topic, partition from unnest($2::text[], $3::int[]) v (topic, partition)
        where pg_try_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || topic || '/' || partition))`,
       [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
     );
     const taken = await client.query<TakenText>(
       `update ${this.#schema}.consumer_cursor c set owner = $4, epoch = c.epoch + 1,
-         reach = greatest(c.reach, c.next_offset + ${2n * REACH})
-       from unnest($2::text[], $3::int[]) v (topic, partition),
-         lateral (select reach from ${this.#schema}.consumer_cursor o where o.group_name = $1 and o.topic = v.topic
-           and o.partition = v.partition) former
+         reach = greatest(c.reach, c.next_offset + ${2n * REACH}), abandonments = former.abandonments,
+         abandoned_at = case when v.is_abandoned then clock_timestamp() else c.abandoned_at end
+       from unnest($2::text[], $3::int[], $5::boolean[]) v (topic, partition, is_abandoned),
+         lateral (select reach, case when not v.is_abandoned then abandonments
+             when abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}' then abandonments + 1 else 1 end
+             as abandonments
+           from ${this.#schema}.consumer_cursor o
+           where o.group_name = $1 and o.topic = v.topic and o.partition = v.partition) former
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
-       returning former.reach::text as former_reach, c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
-         c.replay_until::text, c.replay_except::text[]`,
-      [this.#group, locked.rows.map(({ topic }) => topic), locked.rows.map(({ partition }) => partition), memberId],
+       returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
+         c.replay_until::text, c.replay_except::text[],
+         (case when v.is_abandoned and former.abandonments >= ${SUSPICIOUS_ABANDONMENTS} then former.reach else 0 end)::text
+           as suspect_below`,
+      [
+        this.#group,
+        locked.map(({ topic }) => topic),
+        locked.map(({ partition }) => partition),
+        memberId,
+        locked.map(isAbandoned),
+      ],
     );
     return taken.rows.map(
       ({
@@ -279,13 +298,13 @@ export class GroupTables {
         replay_below,
         replay_until,
         replay_except,
-        former_reach,
+        suspect_below,
       }) => ({
         topic,
         partition,
         nextOffset: BigInt(next_offset),
         reach: BigInt(next_offset) + REACH,
-        suspectBelow: isAbandoned({ topic, partition }) ? BigInt(former_reach) : 0n,
+        suspectBelow: BigInt(suspect_below),
         epoch: BigInt(epoch),
         generation,
         replayBelow: BigInt(replay_below),

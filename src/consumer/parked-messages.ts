@@ -71,6 +71,16 @@ export interface DueRows {
   readonly nextMs: number | undefined;
 }
 
+/** What became of the recording of an attempt at a unit. */
+export interface SuspectRecord {
+  /** Records of the unit that it was recorded of: all that are not handled. */
+  readonly recorded: number;
+  /** Attempts at the only record of the unit, with this one. */
+  readonly attempts: number;
+  /** Offsets of those among many that an attempt was recorded of before: nothing was recorded now. */
+  readonly known: ReadonlySet<bigint>;
+}
+
 const LONGEST_ERROR = 8_000;
 
 /** The SQL of one group's parked messages. */
@@ -227,25 +237,45 @@ export class ParkedMessages {
   }
 
   /**
-   * Counts an attempt at a record that a former owner may have died of, unless it has been handled or parked. Returns how
-   * many there were, with this one; 0: there is nothing to attempt.
+   * Records an attempt at a unit that a former owner may have died of, of what is not handled or parked in it. An attempt at
+   * many records is none at any single one. If some of many are known from before, nothing is recorded.
    */
-  async countSuspect(client: pg.ClientBase, { generation }: PartitionOf, record: LogRecord): Promise<number> {
-    const { topic, partition, offset, messageId } = record;
+  async recordSuspects(
+    client: pg.ClientBase,
+    { topic, partition, generation }: PartitionOf,
+    records: readonly Pick<LogRecord, 'offset' | 'messageId'>[],
+  ): Promise<SuspectRecord> {
+    const place = [this.#group, topic, partition, records.map(({ offset }) => offset.toString()), generation];
+    if (records.length > 1) {
+      const { rows } = await client.query<{ record_offset: string }>(
+        `select record_offset::text from ${this.#suspects} where ${PLACES}`,
+        place,
+      );
+      const known = new Set(rows.map((row) => BigInt(row.record_offset)));
+      if (known.size > 0) return { recorded: 0, attempts: 0, known };
+    }
     const { rows } = await client.query<{ attempts: number }>(
       `insert into ${this.#suspects} as s (group_name, topic, partition, record_offset, generation, attempts)
-       select $1, $2, $3, $4, $5, 1 where not exists (
-         select from ${this.#processed} where message_id = $6 and consumer = $1 and generation = $5)
+       select $1, $2, $3, record_offset, $5, $7 from unnest($4::bigint[], $6::uuid[]) r (record_offset, message_id)
+       where not exists (select from ${this.#processed} p
+         where p.message_id = r.message_id and p.consumer = $1 and p.generation = $5)
        on conflict (group_name, topic, partition, record_offset, generation) do update set attempts = s.attempts + 1
        returning attempts`,
-      [this.#group, topic, partition, offset.toString(), generation, messageId],
+      [...place, records.map(({ messageId }) => messageId), records.length > 1 ? 0 : 1],
     );
-    return rows[0]?.attempts ?? 0;
+    return { recorded: rows.length, attempts: rows[0]?.attempts ?? 0, known: new Set() };
   }
 
-  /** Forgets the attempts at a record, inside the transaction of `client`. */
-  async forgetSuspect(client: pg.ClientBase, { generation }: PartitionOf, record: LogRecord): Promise<void> {
-    await client.query(`delete from ${this.#suspects} where ${PLACE}`, this.#place({ ...record, generation }));
+  /** Forgets the attempts at records, inside the transaction of `client`. */
+  async forgetSuspects(
+    client: pg.ClientBase,
+    { topic, partition, generation }: PartitionOf,
+    records: readonly Pick<LogRecord, 'offset'>[],
+  ): Promise<void> {
+    const offsets = records.map(({ offset }) => offset.toString());
+    await client.query(`delete from ${this.#suspects} where ${PLACES}`, [
+      ...[this.#group, topic, partition, offsets, generation],
+    ]);
   }
 
   /** The first rows of all keys that are blocked, by the index of the partition. */
@@ -316,6 +346,8 @@ export class ParkedMessages {
   }
 }
 
+const PLACES =
+  'group_name = $1 and topic = $2 and partition = $3 and record_offset = any($4::bigint[]) and generation = $5';
 const PLACE = 'group_name = $1 and topic = $2 and partition = $3 and record_offset = $4 and generation = $5';
 const WANTED = 'unnest($2::text[], $3::int[], $4::int[]) with ordinality w (topic, partition, generation, nth)';
 

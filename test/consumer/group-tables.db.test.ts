@@ -33,6 +33,23 @@ describe('GroupTables', () => {
     client.release();
   });
 
+  it('has suspects where two owners in a row, within an hour, left without a word', async () => {
+    await using stream = await Stream.open();
+    const client = await stream.pool.connect();
+    await tables.begin(client, 60_000);
+    await tables.addCursors(client, [{ topic: 'numbers', partition: 0, nextOffset: 5n }]);
+    const take = async (wasAbandoned: boolean): Promise<boolean> => {
+      const [taken] = await tables.take(client, 'one', await tables.cursors(client), () => wasAbandoned);
+      return taken!.suspectBelow > 5n;
+    };
+    expect([await take(false), await take(true), await take(true)]).toEqual([false, false, true]);
+    expect([await take(false), await take(true)]).toEqual([false, true]);
+    await client.query(`update tailrace.consumer_cursor set abandoned_at = abandoned_at - interval '61 minutes'`);
+    expect([await take(true), await take(true)]).toEqual([false, true]);
+    await client.query('commit');
+    client.release();
+  });
+
   it('counts a member until its lease has run out by the clock of the database', async () => {
     await using stream = await Stream.open();
     const client = await stream.pool.connect();

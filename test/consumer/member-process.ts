@@ -3,8 +3,8 @@
 import pg from 'pg';
 import type { Logger } from '../../src/base/logger.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
-import { createConsumer } from '../../src/consumer/index.ts';
-import { addEffect, Counted } from './counted.ts';
+import { createConsumer, type BatchHandler, type Handler } from '../../src/consumer/index.ts';
+import { addEffect, Counted, type Count } from './counted.ts';
 
 /** What the process is told. */
 export interface MemberOptions {
@@ -20,6 +20,8 @@ export interface MemberOptions {
   readonly stopsAfterOne?: boolean;
   /** The process ends, as by `kill -9`, under the handler of this number of the key `a`. */
   readonly diesAt?: number;
+  /** Whether its handler takes many messages at a time; then it neither pauses nor stops. */
+  readonly inBatches?: boolean;
   /** @defaultValue that of consumers */
   readonly attempts?: number;
 }
@@ -48,9 +50,13 @@ const consumer = createConsumer({
   cursorIntervalMs: 50,
   logger,
   ...(attempts !== undefined && { retries: { attempts } }),
-}).on(Counted, async ({ payload }, { tx, signal }) => {
+});
+const effect = async (tx: pg.ClientBase, payload: Count): Promise<void> => {
   await addEffect(tx, payload, memberId);
   if (payload.key === 'a' && payload.n === diesAt) process.kill(process.pid, 'SIGKILL');
+};
+const handleOne: Handler<Count> = async ({ payload }, { tx, signal }) => {
+  await effect(tx, payload);
   handledOne.resolve(undefined);
   const times = (begun.get(payload.key) ?? 0) + 1;
   begun.set(payload.key, times);
@@ -58,7 +64,12 @@ const consumer = createConsumer({
   hasPaused = true;
   say({ inside: payload.n });
   if (!signal.aborted) await new Promise((resolve) => signal.addEventListener('abort', resolve, { once: true }));
-});
+};
+const handleMany: BatchHandler<Count> = async (events, { tx }) => {
+  for (const { payload } of events) await effect(tx, payload);
+};
+if (options.inBatches === true) consumer.onBatch(Counted, handleMany);
+else consumer.on(Counted, handleOne);
 await consumer.start();
 say({ started: memberId });
 if (options.stopsAfterOne === true) {

@@ -18,28 +18,38 @@ async function runUntilItDies(stream: Stream, options: Partial<MemberOptions>): 
   return signal;
 }
 
-it('a message whose handler ends the process runs out of attempts, and the others are handled once, in order', async () => {
-  await using stream = await Stream.open({ partitions: 1 });
-  await stream.publish(...counts(['a', 'b', 'c'], 3));
-  const poison = { diesAt: 2, attempts: 1 };
-  expect(await runUntilItDies(stream, poison)).toBe('SIGKILL'); // nothing is recorded of this one
-  expect(await runUntilItDies(stream, poison)).toBe('SIGKILL'); // by now it is a suspect
-  const consumer = stream
-    .consumer({ memberId: 'victim', retries: { attempts: 1 } })
-    .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
-  await consumer.start();
-  await stream.untilEffects(8);
-  expect(await stream.numbers()).toEqual({ a: [1, 3], b: range(3), c: range(3) });
-  expect(consumer.status().dead).toBe(1);
-  const letters = await stream.rows(
-    `select key, payload ->> 'n' as n, reason, attempts, dead from tailrace.parked_message`,
-  );
-  expect(letters).toEqual([{ key: 'a', n: '2', reason: 'PROCESS_DIED', attempts: 1, dead: true }]);
+it.each([
+  // Nothing is recorded of the first two; by then there are suspects. Of many in a batch it is found out by itself.
+  { handler: 'a handler', inBatches: false, deaths: 3 },
+  { handler: 'a handler of batches', inBatches: true, deaths: 4 },
+])(
+  'a message with which $handler ends the process runs out of attempts, and the others are handled once, in order',
+  async ({ inBatches, deaths }) => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(...counts(['a', 'b', 'c'], 3));
+    const poison = { diesAt: 2, attempts: 1, inBatches };
+    for (let death = 0; death < deaths; death++) expect(await runUntilItDies(stream, poison)).toBe('SIGKILL');
+    const consumer = stream.consumer({ memberId: 'victim', retries: { attempts: 1 } });
+    if (!inBatches) consumer.on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
+    else {
+      consumer.onBatch(Counted, async (events, { tx }) => {
+        for (const { payload } of events) await addEffect(tx, payload, 'survivor');
+      });
+    }
+    await consumer.start();
+    await stream.untilEffects(8);
+    expect(await stream.numbers()).toEqual({ a: [1, 3], b: range(3), c: range(3) });
+    expect(consumer.status().dead).toBe(1);
+    const letters = await stream.rows(
+      `select key, payload ->> 'n' as n, reason, attempts, dead from tailrace.parked_message`,
+    );
+    expect(letters).toEqual([{ key: 'a', n: '2', reason: 'PROCESS_DIED', attempts: 1, dead: true }]);
 
-  await retryDeadLetters({ group: 'counting' }, { database: stream.pool });
-  await stream.untilEffects(9);
-  expect((await stream.numbers())['a']).toEqual([1, 3, 2]);
-  await stream.publish(...counts(['a'], 1, 4));
-  await stream.untilEffects(10);
-  await until(async () => (await stream.rows('select from tailrace.suspect_attempt')).length === 0);
-});
+    await retryDeadLetters({ group: 'counting' }, { database: stream.pool });
+    await stream.untilEffects(9);
+    expect((await stream.numbers())['a']).toEqual([1, 3, 2]);
+    await stream.publish(...counts(['a'], 1, 4));
+    await stream.untilEffects(10);
+    await until(async () => (await stream.rows('select from tailrace.suspect_attempt')).length === 0);
+  },
+);

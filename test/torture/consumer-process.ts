@@ -3,12 +3,17 @@ import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../src/consumer/index.ts';
 import { FailPoints } from './fail-points.ts';
 import type { Group } from './groups.ts';
-import { History } from './history.ts';
+import { History, historyLogger } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
 import { sabotagedDatabase, sabotagedReading, type SabotageName } from './sabotage/sabotage.ts';
 import { Stepped } from './stepped.ts';
 import type { Step } from './tables.ts';
 import { watchStatements } from './watched-statements.ts';
+
+/** Asks a consumer to write down what it is doing. */
+export interface StatusRequest {
+  readonly ask: 'status';
+}
 
 /** What a consumer is told. */
 export interface ConsumerSettings {
@@ -28,7 +33,6 @@ await work(() => consume(parent.settings));
 async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: ConsumerSettings): Promise<void> {
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
-  parent.onMessage((message) => points.onMessage(message));
   watchStatements(points);
   const database = new pg.Pool({ connectionString: databaseUrl, max: 2 * (CONCURRENCY + 2), application_name: name });
   database.on('error', () => undefined); // an idle connection was lost: the next one is another
@@ -36,7 +40,15 @@ async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: Co
   const reading = sabotagedReading(log, sabotage, databaseUrl);
   const working = sabotagedDatabase(database, sabotage);
   const member = (group: Group): Consumer =>
-    createConsumer({ log: reading, group, database: working, memberId: name, leaseMs, concurrency: CONCURRENCY });
+    createConsumer({
+      log: reading,
+      group,
+      database: working,
+      memberId: name,
+      leaseMs,
+      concurrency: CONCURRENCY,
+      logger: historyLogger(history),
+    });
 
   const effect = async ({ tx, record }: HandlerContext, group: Group, steps: readonly Step[]): Promise<void> => {
     points.reach('handler.before');
@@ -56,6 +68,11 @@ async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: Co
     );
   });
 
+  parent.onMessage((message) => {
+    if (isStatusRequest(message))
+      for (const consumer of [single, batch]) history.write('status', 'info', shown(consumer));
+    else points.onMessage(message);
+  });
   history.write('start', 'info', { pid: process.pid });
   await Promise.all([single.start(), batch.start()]);
   parent.ready();
@@ -64,4 +81,14 @@ async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: Co
   await log.close();
   await database.end();
   history.write('stop', 'info');
+}
+
+function isStatusRequest(message: unknown): message is StatusRequest {
+  return typeof message === 'object' && message !== null && 'ask' in message;
+}
+
+function shown(consumer: Consumer): object {
+  return JSON.parse(
+    JSON.stringify(consumer.status(), (_, value: unknown) => (typeof value === 'bigint' ? value.toString() : value)),
+  ) as object;
 }

@@ -1,5 +1,6 @@
 import { closeSync, createReadStream, openSync, writeSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import type { Logger } from '../../src/base/logger.ts';
 
 /**
  * `invoke`: it begins. `ok`: it happened. `fail`: it did not, for certain. `info`: nobody can tell, or something worth
@@ -38,6 +39,16 @@ export class History {
   close(): void {
     closeSync(this.#file);
   }
+}
+
+/** What a process says goes into the history, except for what it says all the time. */
+export function historyLogger(history: History): Logger {
+  const write =
+    (level: string) =>
+    (fields: object, message: string): void => {
+      history.write('log', 'info', { level, message, ...fields });
+    };
+  return { debug: () => undefined, info: write('info'), warn: write('warn'), error: write('error') };
 }
 
 export function monotonicMs(): number {

@@ -105,7 +105,10 @@ export class Nemesis {
     stage.watchMemory();
     stage.history.write('fault', observed ? 'ok' : 'fail', { name: fault.name, lastedMs, recoveryMs });
     if (recoveryMs === undefined) {
-      if (!stage.stop.aborted) stage.stalls.push(`a message committed after ${fault.name} had no effect in time`);
+      if (!stage.stop.aborted) {
+        stage.stalls.push(`a message committed after ${fault.name} had no effect in time`);
+        await stage.noteStall();
+      }
     } else report.recoveryMs = Math.max(report.recoveryMs ?? 0, Math.round(recoveryMs));
     const outcome = observed ? '' : ', not observed';
     say(`${fault.name}: ${seconds(lastedMs)}${outcome}, recovered after ${seconds(recoveryMs)}`);

@@ -4,8 +4,10 @@ import { GROUPS } from './groups.ts';
 import { monotonicMs } from './history.ts';
 import { PROBE_KEY } from './tables.ts';
 
-/** How long nothing at all may move before it counts as a stall. */
+/** How long nothing but messages of its own may move before it counts as a stall. */
 const STALL_MS = 60_000;
+/** So long it waits at most, whatever moves. */
+const LONGEST_MS = 300_000;
 /** So often another message follows one that has not arrived: if it overtakes that one, that one is lost. */
 const FOLLOW_MS = 10_000;
 const LOOK_MS = 20;
@@ -45,7 +47,7 @@ export class Probe {
       const effects = await this.#effects();
       if (effects !== seen) movedMs = nowMs;
       seen = effects;
-      if (passed >= GROUPS.length || nowMs - movedMs > STALL_MS) return undefined;
+      if (passed >= GROUPS.length || nowMs - movedMs > STALL_MS || nowMs - startedMs > LONGEST_MS) return undefined;
       if (nowMs - followedMs > FOLLOW_MS) {
         followedMs = nowMs;
         await this.#commit();
@@ -67,7 +69,9 @@ export class Probe {
 
   async #effects(): Promise<string> {
     const { last } = await this.#database.one<{ last: string }>(
-      `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) as last`,
+      `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0)
+         - (select count(*) from torture.effect where k = $1) as last`,
+      [PROBE_KEY],
     );
     return last;
   }

@@ -1,9 +1,8 @@
-import type { Logger } from '../../src/base/logger.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createRelay, pollingSource, walSource, type Source } from '../../src/relay/index.ts';
 import { messageOf, isTailraceError } from '../../src/base/errors.ts';
 import { FailPoints } from './fail-points.ts';
-import { History } from './history.ts';
+import { History, historyLogger } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
 import { countRefusals } from './refusals.ts';
 import { sabotagedLog, sabotagedSource, type SabotageName } from './sabotage/sabotage.ts';
@@ -69,14 +68,4 @@ async function relay({ name, databaseUrl, historyPath, mode, leaseMs, sabotage }
   await relaying.stop().catch(() => undefined); // told by onHalt
   await log.close();
   history.write('stop', 'info');
-}
-
-/** What the relay says goes into the history, except for what it says all the time. */
-function historyLogger(history: History): Logger {
-  const write =
-    (level: string) =>
-    (fields: object, message: string): void => {
-      history.write('log', 'info', { level, message, ...fields });
-    };
-  return { debug: () => undefined, info: write('info'), warn: write('warn'), error: write('error') };
 }

@@ -1,7 +1,7 @@
 import { dirname, join } from 'node:path';
 import { Child } from './child.ts';
 import type { TortureCluster } from './cluster.ts';
-import type { ConsumerSettings } from './consumer-process.ts';
+import type { ConsumerSettings, StatusRequest } from './consumer-process.ts';
 import type { Database } from './database.ts';
 import type { ArmedPoint } from './fail-points.ts';
 import type { History } from './history.ts';
@@ -150,6 +150,18 @@ export class Stage implements AsyncDisposable {
       [BULK_KEY],
     );
     return Number(written) - Number(handled) / GROUPS.length;
+  }
+
+  /** Writes down where things stand that do not move: what each consumer is doing, and where each group and session is. */
+  async noteStall(): Promise<void> {
+    for (const consumer of this.consumers) consumer.send({ ask: 'status' } satisfies StatusRequest);
+    const cursors = await this.database.query('select * from tailrace.consumer_cursor order by 1, 2, 3');
+    const sessions = await this.database.query(
+      `select pid, application_name, state, wait_event_type, wait_event, pg_blocking_pids(pid) as blocked_by,
+         clock_timestamp() - state_change as since, left(query, 200) as query
+       from pg_stat_activity where backend_type = 'client backend'`,
+    );
+    this.history.write('stall', 'info', { cursors, sessions });
   }
 
   /** How many messages have been committed. */
