@@ -7,7 +7,7 @@ import { PROBE_KEY } from './tables.ts';
 /** How long nothing but messages of its own may move before it counts as a stall. */
 const STALL_MS = 60_000;
 /** So long it waits at most, whatever moves. */
-const LONGEST_MS = 300_000;
+const LONGEST_MS = 180_000;
 /** So often another message follows one that has not arrived: if it overtakes that one, that one is lost. */
 const FOLLOW_MS = 10_000;
 const LOOK_MS = 20;
