@@ -70,6 +70,15 @@ const bell = createConsumer({ log, group: 'bell', database: pool, delivery: 'at-
 });
 // #endregion
 
+const here = new Map<string, number>();
+// #region ephemeral
+// A group of this process: it gets every message from its start on, and leaves nothing behind.
+const caches = createConsumer({ log, group: 'caches', ephemeral: true, database: pool }).on(
+  OrderPlaced,
+  ({ payload }) => void here.set(payload.orderId, payload.total),
+);
+// #endregion
+
 const parcelsAskedFor: string[] = [];
 async function askForParcel(orderId: string, signal: AbortSignal): Promise<void> {
   signal.throwIfAborted();
@@ -98,7 +107,8 @@ const registry = new Registry(); // of prom-client; its global `register` will d
 registerConsumerMetrics(registry, () => [billing, ledger, mail]);
 // #endregion
 
-for (const consumer of [billing, ledger, mail, parcels, cache, bell]) await consumer.start();
+const consumers = [billing, ledger, mail, parcels, cache, caches, bell];
+for (const consumer of consumers) await consumer.start();
 await pipeline.publish([
   OrderPlaced({ orderId: 'A-1', total: 42 }),
   OrderPlaced({ orderId: 'A-2', total: 200 }), // too much for mail
@@ -115,7 +125,7 @@ console.log(
   '- parcels:',
   parcelsAskedFor.length,
 );
-console.log('orders in the cache:', totals.size, '- rings:', rings);
+console.log('orders in the cache:', totals.size, '- in that of this process:', here.size, '- rings:', rings);
 const metrics = (await registry.metrics()).split('\n');
 console.log(metrics.find((line) => line.startsWith('tailrace_consumer_dead_messages_total{group="mail"}')));
 for (const { group, type, key, attempts, error } of await pipeline.deadLetters()) {
@@ -123,4 +133,4 @@ for (const { group, type, key, attempts, error } of await pipeline.deadLetters()
     `dead letter of ${group}: ${type} ${key ?? ''} after ${attempts} attempts, ${error?.split('\n')[0] ?? ''}`,
   );
 }
-for (const consumer of [billing, ledger, mail, parcels, cache, bell]) await consumer.stop();
+for (const consumer of consumers) await consumer.stop();

@@ -2,6 +2,8 @@
 export interface AssignorMember {
   readonly memberId: string;
   readonly topics: readonly string[];
+  /** Whether it is one of those that get a share of their own: see {@link assignWithCanaries}. */
+  readonly canary?: boolean;
 }
 
 /** A partition, and the member that has it or is to get it, if that member is still there. */

@@ -26,10 +26,18 @@ import {
 } from './handlers.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
-import { settingsOf, type ConsumerOptions, type ConsumerSettings, type PlainConsumerOptions } from './options.ts';
+import {
+  settingsOf,
+  type AnyConsumerOptions,
+  type ConsumerOptions,
+  type ConsumerSettings,
+  type EphemeralConsumerOptions,
+  type PlainConsumerOptions,
+} from './options.ts';
 import { ParkedFeeder } from './parked-feeder.ts';
 import { ParkedMessages, type ParkedPlace, type SuspectRecord } from './parked-messages.ts';
 import { ensureProcessedPartitions } from './processed-partitions.ts';
+import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { TopicWatch } from './topic-watch.ts';
 
 /** A partition that this member has. `epoch` and `nextOffset` are bigint, which `JSON.stringify` takes only with a replacer. */
@@ -103,13 +111,15 @@ export interface Consumer<Context = HandlerContext> extends Service {
  *
  * @throws TailraceError `INVALID_OPTION`, `INVALID_SCHEMA_NAME`.
  */
-export function createConsumer(options: PlainConsumerOptions): Consumer<DeliveryContext>;
+export function createConsumer(options: PlainConsumerOptions | EphemeralConsumerOptions): Consumer<DeliveryContext>;
 export function createConsumer(options: ConsumerOptions): Consumer;
-export function createConsumer(options: ConsumerOptions | PlainConsumerOptions): Consumer<never> {
+export function createConsumer(options: AnyConsumerOptions): Consumer<never> {
   return new GroupConsumer(settingsOf(options));
 }
 
 const DAY_MS = 24 * 3600 * 1000;
+/** How often ephemeral groups of processes that are gone are looked for. */
+const SWEEP_MS = 30_000;
 
 class GroupConsumer implements Consumer<never> {
   readonly #settings: ConsumerSettings;
@@ -124,6 +134,7 @@ class GroupConsumer implements Consumer<never> {
   #starting: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
   #upkeep: NodeJS.Timeout | undefined;
+  #sweep: NodeJS.Timeout | undefined;
   readonly #onIdleClientLost = (error: Error): void => {
     const { group, memberId, logger } = this.#settings;
     logger.warn({ group, memberId, error: error.message }, 'An idle connection of the pool was lost');
@@ -214,6 +225,8 @@ class GroupConsumer implements Consumer<never> {
     this.#hasJoined = true;
     await ensureProcessedPartitions(this.#settings);
     this.#upkeep = setInterval(() => void ensureProcessedPartitions(this.#settings), DAY_MS);
+    await removeEphemeralGroups(this.#settings);
+    this.#sweep = setInterval(() => void removeEphemeralGroups(this.#settings), SWEEP_MS);
     parts.feeder.start();
     parts.fetcher.start();
     this.#state = 'running';
@@ -238,6 +251,7 @@ class GroupConsumer implements Consumer<never> {
   async #leave(parts: Parts): Promise<void> {
     this.#state = 'stopping';
     clearInterval(this.#upkeep);
+    clearInterval(this.#sweep);
     for (const partition of this.#partitions) this.#wind(partition);
     const feeding = parts.feeder.stop();
     await parts.fetcher.stop();

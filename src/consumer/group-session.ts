@@ -1,11 +1,8 @@
 import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import { currentVersion } from '../postgres/migrations.ts';
-import { GROUP_CHANNEL } from './group-tables.ts';
+import { GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
-
-/** The migration that brings the tables of consumer groups. */
-const CONSUMER_MIGRATION = 9;
 
 /** The client that a member keeps for its group's business, so that handlers cannot make it wait. */
 export class GroupSession {
@@ -53,10 +50,10 @@ export class GroupSession {
       );
     }
     const version = await currentVersion(this.client, schemaName);
-    if (version < CONSUMER_MIGRATION) {
+    if (version < GROUPS_MIGRATION) {
       throw new TailraceError(
         'NOT_MIGRATED',
-        `The schema ${schemaName} of the consumer's database is at migration ${version}; consumers need ${CONSUMER_MIGRATION}. Run: tailrace migrate`,
+        `The schema ${schemaName} of the consumer's database is at migration ${version}; consumers need ${GROUPS_MIGRATION}. Run: tailrace migrate`,
         { details: { schema: schemaName, version } },
       );
     }

@@ -11,7 +11,15 @@ export const GROUP_CHANNEL = 'tailrace_consumer';
 export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
-export const GROUPS_MIGRATION = 7;
+export const GROUPS_MIGRATION = 12;
+
+/** What the group's row says to its members. */
+export interface GroupState {
+  /** The group that this one hands over to, or is to take over from: until that is done, or for good, it has no partitions. */
+  readonly heldFor: string | undefined;
+  /** The share of partitions for members that are canaries. */
+  readonly canaryPercent: number;
+}
 
 /** A member as it reports itself. */
 export interface ReportingMember extends AssignorMember {
@@ -94,28 +102,34 @@ const ABANDONMENTS_WITHIN = '1 hour';
 export class GroupTables {
   readonly #schema: string;
   readonly #group: string;
+  readonly #isEphemeral: boolean;
 
-  /** `schema` is quoted. */
-  constructor(schema: string, group: string) {
+  /** `schema` is quoted. `isEphemeral`: the group goes with its process. */
+  constructor(schema: string, group: string, isEphemeral = false) {
     this.#schema = schema;
     this.#group = group;
+    this.#isEphemeral = isEphemeral;
   }
 
   /**
    * Opens the transaction and locks the group, which is made if it is new. The server ends a transaction that stands idle for `idleMs`, so that a member that hangs does not hold the others up.
    */
-  async begin(client: pg.PoolClient, idleMs: number): Promise<void> {
+  async begin(client: pg.PoolClient, idleMs: number): Promise<GroupState> {
     await client.query(
       `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}`,
     );
     for (;;) {
-      const { rowCount } = await client.query(`select from ${this.#schema}.consumer_group where name = $1 for update`, [
-        this.#group,
-      ]);
-      if (rowCount === 1) return;
-      await client.query(`insert into ${this.#schema}.consumer_group (name) values ($1) on conflict do nothing`, [
-        this.#group,
-      ]);
+      const { rows } = await client.query<{ held_for: string | null; canary_percent: number }>(
+        `select coalesce(hands_over_to, follows) as held_for, canary_percent from ${this.#schema}.consumer_group
+          where name = $1 for update`,
+        [this.#group],
+      );
+      const [group] = rows;
+      if (group !== undefined) return { heldFor: group.held_for ?? undefined, canaryPercent: group.canary_percent };
+      await client.query(
+        `insert into ${this.#schema}.consumer_group (name, ephemeral) values ($1, $2) on conflict do nothing`,
+        [this.#group, this.#isEphemeral],
+      );
     }
   }
 
@@ -135,24 +149,24 @@ export class GroupTables {
    * @throws TailraceError `MEMBER_FENCED`: a process that was started later has the name of this member.
    */
   async heartbeat(client: pg.PoolClient, member: ReportingMember, leaseMs: number): Promise<AssignorMember[]> {
-    const { memberId, topics, incarnation = 0n, staticLeaseMs, host } = member;
-    const others = await client.query<{ member_id: string | null; topics: string[] }>(
+    const { memberId, topics, incarnation = 0n, staticLeaseMs, host, canary = false } = member;
+    const others = await client.query<{ member_id: string | null; topics: string[]; canary: boolean }>(
       `with gone as (
          delete from ${this.#schema}.consumer_member
          where group_name = $1 and member_id <> $2 and expires_at < statement_timestamp()
        ), myself as (
          insert into ${this.#schema}.consumer_member as m
-           (group_name, member_id, topics, expires_at, incarnation, static_lease_ms, host)
-         values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond', $5, $6, $7)
+           (group_name, member_id, topics, expires_at, incarnation, static_lease_ms, host, canary)
+         values ($1, $2, $3, clock_timestamp() + $4 * interval '1 millisecond', $5, $6, $7, $8)
          on conflict (group_name, member_id) do update set topics = excluded.topics, expires_at = excluded.expires_at,
-           incarnation = excluded.incarnation, static_lease_ms = excluded.static_lease_ms, host = excluded.host,
+           incarnation = excluded.incarnation, static_lease_ms = excluded.static_lease_ms, host = excluded.host, canary = excluded.canary,
            joined_at = case when m.incarnation = excluded.incarnation then m.joined_at else excluded.joined_at end
            where m.incarnation <= excluded.incarnation
          returning 1
        )
-       select member_id, topics from ${this.#schema}.consumer_member
+       select member_id, topics, canary from ${this.#schema}.consumer_member
        where group_name = $1 and member_id <> $2 and expires_at >= statement_timestamp()
-       union all select null, null where not exists (select from myself)`,
+       union all select null, null, null where not exists (select from myself)`,
       [
         this.#group,
         memberId,
@@ -161,13 +175,14 @@ export class GroupTables {
         incarnation.toString(),
         staticLeaseMs ?? null,
         host ?? null,
+        canary,
       ],
     );
-    const members = others.rows.map(({ member_id, topics: theirs }) => {
+    const members = others.rows.map(({ member_id, topics: theirs, canary: isCanary }) => {
       if (member_id === null) throw memberFenced(this.#group, memberId);
-      return { memberId: member_id, topics: theirs };
+      return { memberId: member_id, topics: theirs, ...(isCanary && { canary: true }) };
     });
-    return [...members, { memberId, topics }];
+    return [...members, { memberId, topics, ...(canary && { canary: true }) }];
   }
 
   /** Every partition that the group knows, in order. */
@@ -347,6 +362,11 @@ export class GroupTables {
       `delete from ${this.#schema}.consumer_member where group_name = $1 and member_id = $2`,
       parameters,
     );
+  }
+
+  /** Removes ephemeral groups whose process has gone, this one too if its member has left. */
+  async removeEphemeral(client: pg.PoolClient): Promise<void> {
+    await client.query(`select ${this.#schema}.remove_ephemeral_groups()`);
   }
 
   /** Names members that have something to do, once this transaction commits. `all`: every other member. */

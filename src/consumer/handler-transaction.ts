@@ -61,7 +61,10 @@ export interface Begun {
 /** What happens in a transaction, between its first row and its commit. */
 export type TransactionWork = (tx: pg.PoolClient, begun: Begun) => unknown;
 
-type TransactionSettings = Pick<ConsumerSettings, 'database' | 'schema' | 'group' | 'handlerIdleMs' | 'delivery'>;
+type TransactionSettings = Pick<
+  ConsumerSettings,
+  'database' | 'schema' | 'group' | 'handlerIdleMs' | 'delivery' | 'ephemeral'
+>;
 
 /** What transactions ask and tell. */
 export interface TransactionEvents {
@@ -231,13 +234,15 @@ export class HandlerTransactions {
   ): Promise<{ fresh: Set<string> | undefined; nowMs: number | undefined }> {
     if (claim.of === 'parked') return this.#beginParked(tx, claim.sql(tx));
     const asksTime = claim.of !== 'nothing' && claim.asksTime;
+    const { ephemeral } = this.#settings; // such a group leaves no rows behind, so that it can go in a moment
     const answers = await this.#roundTrip(tx, [
       BEGIN,
       ...(asksTime ? [NOW] : []),
-      claim.of === 'log' ? this.#claim(partition, claim.messageIds) : this.#idle,
+      claim.of === 'log' && !ephemeral ? this.#claim(partition, claim.messageIds) : this.#idle,
     ]);
+    const claimed = (): Iterable<string> => answers.at(-1)?.map(([id]) => id ?? '') ?? [];
     return {
-      fresh: claim.of === 'log' ? new Set(answers.at(-1)?.map(([id]) => id ?? '')) : undefined,
+      fresh: claim.of === 'log' ? new Set(ephemeral ? claim.messageIds.map(lowerCase) : claimed()) : undefined,
       nowMs: asksTime ? Number(answers[1]?.[0]?.[0]) : undefined,
     };
   }
@@ -312,6 +317,10 @@ export class HandlerTransactions {
       { cause },
     );
   }
+}
+
+function lowerCase(text: string): string {
+  return text.toLowerCase();
 }
 
 interface BeginRow {

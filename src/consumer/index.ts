@@ -4,6 +4,7 @@ export type {
   ConsumerDatabase,
   ConsumerOptions,
   DeliveryMode,
+  EphemeralConsumerOptions,
   PlainConsumerOptions,
   RateLimit,
   StartFrom,

@@ -7,7 +7,7 @@ import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
 import { addedAmong, heldUp } from './added-partitions.ts';
 import { GroupSession } from './group-session.ts';
-import { GroupTables, type TakenPartition } from './group-tables.ts';
+import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartition } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
 import { elsewhere, fits, isSameOrigin, isShared, type Origin } from './origin.ts';
 import { missingPlaces, type TopicFacts } from './start-positions.ts';
@@ -64,6 +64,8 @@ type MembershipSettings = Pick<
   | 'group'
   | 'memberId'
   | 'staticLeaseMs'
+  | 'ephemeral'
+  | 'canary'
   | 'leaseMs'
   | 'heartbeatMs'
   | 'cursorIntervalMs'
@@ -95,6 +97,10 @@ export class Membership<H extends ProgressingHolding> {
   #joined: Joined | undefined;
   #isLeaving = false;
   #isFenced = false;
+  /** For which group this one is held, as far as this member knows. */
+  #heldFor: string | undefined;
+  /** Where an ephemeral group is, should it have been removed while its process slept. */
+  #remembered: { readonly origin: Origin; readonly places: readonly PlaceInPartition[] } | undefined;
   /** Whether log and database are one cluster, as long as that is not known to be otherwise from the beginning. */
   #isShared: boolean | undefined;
   #problem: string | undefined;
@@ -104,7 +110,7 @@ export class Membership<H extends ProgressingHolding> {
     this.#topics = topics;
     this.#watch = watch;
     this.#events = events;
-    this.#tables = new GroupTables(settings.schema, settings.group);
+    this.#tables = new GroupTables(settings.schema, settings.group, settings.ephemeral);
   }
 
   /** What keeps the member from being heard, while something does. */
@@ -252,9 +258,9 @@ export class Membership<H extends ProgressingHolding> {
    * it leads to, or not of where the database is.
    */
   async #syncOnce(client: pg.PoolClient): Promise<boolean> {
-    const { memberId, leaseMs, staticLeaseMs } = this.#settings;
+    const { memberId, leaseMs, staticLeaseMs, canary } = this.#settings;
     const startedAt = performance.now();
-    await this.#tables.begin(client, this.#idleMs);
+    const group = await this.#tables.begin(client, this.#idleMs);
     const origin = await this.#originOf(client);
     this.#loseWhatIsNotOf(origin);
     this.#isShared ??= isShared(origin);
@@ -267,11 +273,13 @@ export class Membership<H extends ProgressingHolding> {
     const joined = await this.#join(client, origin.database);
     const members = await this.#tables.heartbeat(
       client,
-      { memberId, topics: this.#topics, incarnation: joined.incarnation, staticLeaseMs, host: hostname() },
+      { memberId, topics: this.#topics, incarnation: joined.incarnation, staticLeaseMs, canary, host: hostname() },
       leaseMs,
     );
-    const rows = await this.#knownRows(client, facts);
-    const plan = planSync({ memberId, isLeaving: this.#isLeaving, members, rows, holdings });
+    const rows = await this.#knownRows(client, facts, group, origin);
+    const { canaryPercent, heldFor } = group;
+    const isHeld = heldFor !== undefined;
+    const plan = planSync({ memberId, isLeaving: this.#isLeaving, isHeld, canaryPercent, members, rows, holdings });
     const extended = await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
     await this.#tables.release(client, plan.release);
@@ -280,6 +288,8 @@ export class Membership<H extends ProgressingHolding> {
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
     this.#joined = joined;
+    this.#remembered = this.#settings.ephemeral ? { origin, places: rows } : undefined;
+    this.#tellHeld(heldFor);
     for (const { holding, reach } of extended) holding.mayReach(reach);
     if (extended.length > 0) this.#events.reachExtended();
     this.#tell(plan, taken, origin);
@@ -327,8 +337,16 @@ export class Membership<H extends ProgressingHolding> {
     return Math.ceil(this.#settings.leaseMs / 3);
   }
 
-  async #knownRows(client: pg.PoolClient, facts: readonly TopicFacts[]): Promise<CursorRow[]> {
+  async #knownRows(
+    client: pg.PoolClient,
+    facts: readonly TopicFacts[],
+    { heldFor }: GroupState,
+    origin: Origin,
+  ): Promise<CursorRow[]> {
     let rows = await this.#tables.cursors(client);
+    if (heldFor !== undefined) return rows; // a group that takes over from another one gets its places from that
+    if (rows.length === 0) await this.#tables.addCursors(client, this.#rememberedPlaces(origin));
+    if (rows.length === 0 && this.#remembered !== undefined) rows = await this.#tables.cursors(client);
     const missing = missingPlaces(facts, rows);
     if (missing.length > 0) {
       await this.#tables.addCursors(client, missing);
@@ -336,6 +354,20 @@ export class Membership<H extends ProgressingHolding> {
     }
     this.#watch.settle(new Set(rows.map(({ topic }) => topic)));
     return rows;
+  }
+
+  /** A group that was removed while its process slept goes on where it was. */
+  #rememberedPlaces(origin: Origin): readonly PlaceInPartition[] {
+    const remembered = this.#remembered;
+    return remembered !== undefined && isSameOrigin(remembered.origin, origin) ? remembered.places : [];
+  }
+
+  #tellHeld(heldFor: string | undefined): void {
+    if (heldFor === this.#heldFor) return;
+    this.#heldFor = heldFor;
+    const { group, memberId, logger } = this.#settings;
+    if (heldFor === undefined) logger.info({ group, memberId }, 'The group has its partitions from now on');
+    else logger.warn({ group, memberId, other: heldFor }, 'A cutover: the group has no partitions');
   }
 
   /** Stores how far this member has come: now and then for what it keeps, at once for what it gives up. */
@@ -383,12 +415,13 @@ export class Membership<H extends ProgressingHolding> {
   }
 
   async #leave({ client }: GroupSession): Promise<void> {
-    const { memberId } = this.#settings;
+    const { memberId, ephemeral } = this.#settings;
     await this.#tables.begin(client, this.#idleMs);
     this.#loseWhatIsNotOf(await this.#originOf(client));
     const holdings = this.#events.holdings();
     await this.#tables.advance(client, holdings);
     await this.#tables.removeMember(client, memberId, this.#joined?.incarnation);
+    if (ephemeral) await this.#tables.removeEphemeral(client);
     await this.#tables.wake(client, 'all');
     await client.query('commit');
     for (const holding of holdings) this.#events.released(holding);

@@ -157,6 +157,11 @@ export interface ConsumerOptions {
    * when it stops, and after `leaseMs` when it dies
    */
   readonly staticLeaseMs?: number;
+  /**
+   * Makes this a canary: the group's canaries together get the share of its partitions that `tailrace groups canary` has set,
+   * and the others the rest. Where only one kind of members is there, it gets all. @defaultValue false
+   */
+  readonly canary?: boolean;
   /** @defaultValue says nothing */
   readonly logger?: Logger;
 }
@@ -170,6 +175,26 @@ export interface PlainConsumerOptions extends Omit<ConsumerOptions, 'delivery'> 
    */
   readonly delivery: 'at-least-once' | 'at-most-once';
 }
+
+/**
+ * A consumer in a group of its own, so that every process gets every message, as to refresh a cache. The group begins with
+ * the consumer and goes with it: when it stops, and when its process is gone, once its lease has run out. As long as it runs,
+ * messages are delivered at least once, also after its process was asleep for longer than the lease.
+ */
+export interface EphemeralConsumerOptions extends Omit<ConsumerOptions, 'delivery' | 'staticLeaseMs' | 'canary'> {
+  readonly ephemeral: true;
+  /** The group's name is this, `@`, and the `memberId`: 1 to 200 characters together. */
+  readonly group: string;
+  /** Nothing is written for a message. @defaultValue 'at-least-once' */
+  readonly delivery?: 'at-least-once';
+  /**
+   * Where the group begins in each topic. What does not exist then is read from its first record. @defaultValue 'latest'
+   */
+  readonly startFrom?: StartFrom;
+}
+
+/** Any of them. */
+export type AnyConsumerOptions = ConsumerOptions | PlainConsumerOptions | EphemeralConsumerOptions;
 
 /** What a failed handler, or a crash, leaves of a message. */
 export type DeliveryMode = NonNullable<ConsumerOptions['delivery'] | PlainConsumerOptions['delivery']>;
@@ -203,6 +228,9 @@ export interface ConsumerSettings {
   readonly drainTimeoutMs: number;
   readonly memberId: string;
   readonly staticLeaseMs: number | undefined;
+  /** The group goes with its process. */
+  readonly ephemeral: boolean;
+  readonly canary: boolean;
   readonly logger: Logger;
 }
 
@@ -217,7 +245,8 @@ const CLIENTS_NOT_FOR_HANDLERS = 2;
  *
  * @throws TailraceError `INVALID_OPTION`, which names the option; `INVALID_SCHEMA_NAME`.
  */
-export function settingsOf(options: ConsumerOptions | PlainConsumerOptions): ConsumerSettings {
+export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
+  const options = withoutEphemeral(given);
   const { retries = {}, prefetch = {}, schema = DEFAULT_SCHEMA } = options;
   const leaseMs = whole('leaseMs', options.leaseMs ?? 30_000, 100);
   const longestHeartbeatMs = Math.floor(leaseMs / 3);
@@ -251,8 +280,24 @@ export function settingsOf(options: ConsumerOptions | PlainConsumerOptions): Con
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
     memberId: name('memberId', options.memberId ?? uuidV7()),
     staticLeaseMs: staticLeaseMs(options),
+    ephemeral: 'ephemeral' in given && given.ephemeral,
+    canary: flag('canary', options.canary ?? false),
     logger: options.logger ?? silentLogger,
   };
+}
+
+/** What an ephemeral group comes to: a group's name of its own, and other defaults. */
+function withoutEphemeral(given: AnyConsumerOptions): ConsumerOptions | PlainConsumerOptions {
+  if (!('ephemeral' in given) || !flag('ephemeral', given.ephemeral)) return given;
+  const { delivery: mode = 'at-least-once', ...options } = given;
+  oneOf('delivery of an ephemeral group', mode, ['at-least-once']);
+  for (const option of ['staticLeaseMs', 'canary'] as const) {
+    if (Reflect.get(options, option) === undefined) continue;
+    throw invalid(`${option} is given, and the group is ephemeral, which has one member. Leave one of them out.`);
+  }
+  const { memberId = uuidV7(), startFrom: start = 'latest' } = options;
+  const group = `${name('group', options.group)}@${name('memberId', memberId)}`;
+  return { ...options, group, memberId, delivery: mode, startFrom: start };
 }
 
 function delayedRetries(given: DelayedRetries): DelayedRetries {
@@ -354,6 +399,11 @@ function startFrom(log: Log, given: StartFrom): StartFrom {
 function name(option: string, given: string): string {
   if (typeof given === 'string' && /^[^\0]{1,200}$/su.test(given)) return given;
   throw invalid(`${option} is ${JSON.stringify(given)}. Expected 1 to 200 characters.`);
+}
+
+function flag(option: string, given: boolean): boolean {
+  if (typeof given === 'boolean') return given;
+  throw invalid(`${option} is ${JSON.stringify(given)}. Expected true or false.`);
 }
 
 function oneOf<const Choice extends string>(option: string, given: Choice, choices: readonly Choice[]): Choice {

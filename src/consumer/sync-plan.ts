@@ -1,4 +1,5 @@
-import { assign, type AssignorMember } from './assignor.ts';
+import type { AssignorMember } from './assignor.ts';
+import { assignWithCanaries } from './canaries.ts';
 
 /** A partition's place in a group, as the database has it. */
 export interface CursorRow {
@@ -38,6 +39,10 @@ export interface SyncView<H extends Holding> {
   readonly memberId: string;
   /** Whether this member stops, and takes nothing more. */
   readonly isLeaving?: boolean;
+  /** Whether the whole group is to have no partitions: it hands over to another one, or waits for it. */
+  readonly isHeld?: boolean;
+  /** The share of partitions for members that are canaries. */
+  readonly canaryPercent?: number;
   /** The members whose lease runs, this one among them. */
   readonly members: readonly AssignorMember[];
   readonly rows: readonly CursorRow[];
@@ -69,11 +74,12 @@ export interface SyncPlan<H extends Holding> {
  * under its old name) counts as free. A partition that was added later is not taken before it is open.
  */
 export function planSync<H extends Holding>(view: SyncView<H>): SyncPlan<H> {
-  const { memberId: me, isLeaving = false } = view;
+  const { memberId: me, isLeaving = false, isHeld = false, canaryPercent = 0 } = view;
   const live = new Map(view.members.map((member) => [member.memberId, member]));
-  const wantedNow = assign(
-    view.members,
+  const wantedNow = assignWithCanaries(
+    isHeld ? [] : view.members,
     view.rows.map((row) => ({ ...row, current: currentOf(row, live) })),
+    canaryPercent,
   );
   const holdings = new Map(view.holdings.map((holding) => [partitionName(holding), holding]));
   const places = new Map(view.rows.map((row) => [partitionName(row), row.nextOffset]));

@@ -78,6 +78,21 @@ describe('settingsOf', () => {
     expect(() => settingsOf(twice)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
   });
 
+  it('gives an ephemeral group a name, a place to start from and a delivery of its own', () => {
+    const ephemeral = { ...options(), delivery: 'at-least-once', ephemeral: true, group: 'cache' } as const;
+    expect(settingsOf({ ...ephemeral, memberId: 'a' })).toMatchObject({
+      ...{ group: 'cache@a', memberId: 'a', startFrom: 'latest', delivery: 'at-least-once', ephemeral: true },
+    });
+    const { group, memberId } = settingsOf(ephemeral);
+    expect(group).toBe(`cache@${memberId}`);
+    expect(settingsOf({ ...ephemeral, startFrom: 'earliest' }).startFrom).toBe('earliest');
+    for (const unfit of [{ delivery: 'effectively-once' }, { staticLeaseMs: 9, memberId: 'a' }, { canary: true }])
+      expect(() => settingsOf({ ...ephemeral, ...(unfit as object) })).toThrow(
+        expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringMatching(/ephemeral/) as string }),
+      );
+    expect(settingsOf(options())).toMatchObject({ ephemeral: false, canary: false });
+  });
+
   it('beats three times a lease, at least', () => {
     expect(settingsOf(options({ leaseMs: 600 })).heartbeatMs).toBe(200);
   });
@@ -89,6 +104,7 @@ describe('settingsOf', () => {
     ['database', { database: {} as never }],
     ['group', { group: '' }],
     ['memberId', { memberId: 'x'.repeat(201) }],
+    ['canary', { canary: 10 as never }],
     ['staticLeaseMs', { staticLeaseMs: 1_000 }],
     ['staticLeaseMs', { staticLeaseMs: 0, memberId: 'm' }],
     ['startFrom', { startFrom: new Date(Number.NaN) }],

@@ -66,7 +66,13 @@ export const ROLES: readonly RoleRights[] = [
       suspect_attempt: ['select', 'insert', 'update', 'delete'],
       rate_bucket: ['select', 'insert', 'update'],
     },
-    functions: ['ensure_processed_partitions', 'assert_assignment', 'advance_cursor', 'take_rate_tokens'],
+    functions: [
+      'ensure_processed_partitions',
+      'assert_assignment',
+      'advance_cursor',
+      'take_rate_tokens',
+      'remove_ephemeral_groups',
+    ],
   },
   { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: ['refuse_sealed'] },
 ];
