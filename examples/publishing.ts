@@ -1,9 +1,9 @@
 /**
- * Ways to publish: pg, several messages at once, commands, SQL from any language.
+ * Ways to publish: pg, several messages at once, commands, SQL from any language, a producer.
  *
  *   node --conditions=tailrace-source examples/publishing.ts
  */
-import { createOutbox, defineCommand, defineEvent, migrate } from 'tailrace';
+import { createOutbox, createProducer, defineCommand, defineEvent, migrate } from 'tailrace';
 import { createTestDatabase } from 'tailrace/testing';
 import { z } from 'zod';
 
@@ -55,6 +55,14 @@ select tailrace.publish(
 );
 -- #endregion
 `);
+
+{
+  // #region producer
+  await using producer = createProducer({ database: pool }); // stop() commits what it was given; so does the end of the block
+  await producer.publish(OrderPlaced({ orderId: 'A-4', total: 7 })); // resolves once it is committed
+  await producer.send([ShipOrder({ orderId: 'A-4' }), ShipOrder({ orderId: 'A-5' })]); // committed together
+  // #endregion
+}
 
 const { rows } = await pool.query<{ topic: string; key: string; kind: string; type: string }>(
   'select topic, key, kind, type from tailrace.outbox order by position',

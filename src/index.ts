@@ -25,7 +25,12 @@ export type {
   MessageKind,
 } from './message/message.ts';
 export { createOutbox } from './outbox/outbox.ts';
-export type { OneOrMany, Outbox, OutboxOptions } from './outbox/outbox.ts';
+export type { Outbox } from './outbox/outbox.ts';
+export type { OneOrMany } from './outbox/checked-messages.ts';
+export type { OutboxOptions, ProducerOptions } from './outbox/options.ts';
+export type { ProducerDatabase } from './outbox/insert-once.ts';
+export { createProducer } from './outbox/producer.ts';
+export type { Producer } from './outbox/producer.ts';
 export type { KyselyRawQuery, KyselyTransaction, PgTransactionClient, TransactionHandle } from './postgres/executor.ts';
 export { migrate } from './postgres/migrations.ts';
 export type { MigrateOptions, Migration } from './postgres/migrations.ts';

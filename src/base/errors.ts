@@ -46,6 +46,8 @@ export type ErrorCode =
   | 'ASSIGNMENT_LOST'
   | 'MEMBER_FENCED'
   | 'UNHANDLED_TYPE'
+  | 'BUFFER_FULL'
+  | 'UNKNOWN_RESULT'
   | 'STOPPED'
   | 'TIMEOUT';
 

@@ -13,7 +13,7 @@ interface PostgresError {
 export function explainFailure(error: unknown, schema: string): unknown {
   if (!isPostgresError(error)) return error;
   if (error.code === '25P02') return aborted(error);
-  if (isMissingTable(error, schema) || isMissingLock(error, schema)) return notMigrated(error, schema);
+  if (isMissingTable(error, schema) || isMissingFunction(error, schema)) return notMigrated(error, schema);
   if (isMissingPartition(error, schema)) return noPartition(error, schema);
   return error;
 }
@@ -27,9 +27,9 @@ function isMissingTable({ code, message }: PostgresError, schema: string): boole
   return code === '42P01' && new RegExp(`(?<![\\w.])${schema}\\.outbox(?![\\w.])`).test(message);
 }
 
-/** The schema is older than the function that locks a key. */
-function isMissingLock({ code, message }: PostgresError, schema: string): boolean {
-  return code === '42883' && new RegExp(`(?<![\\w.])${schema}\\.lock_key\\(`).test(message);
+/** The schema is older than the function that locks a key, or the one that claims a batch. */
+function isMissingFunction({ code, message }: PostgresError, schema: string): boolean {
+  return code === '42883' && new RegExp(`(?<![\\w.])${schema}\\.(lock_key|claim_batch)\\(`).test(message);
 }
 
 /** A check constraint has the same code, and a name. */

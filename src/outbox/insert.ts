@@ -6,6 +6,12 @@ export interface Statement {
   readonly values: unknown[];
 }
 
+/** A batch of a producer, whose batches count from 1. */
+export interface Batch {
+  readonly producer: string;
+  readonly number: number;
+}
+
 /** About how much one statement may carry; Postgres takes no parameter of 1 GB, and no server likes one near it. */
 const STATEMENT_BYTES = 32_000_000;
 
@@ -30,6 +36,19 @@ export function insertStatements(
       ? insertOne(quotedSchema, first, locks)
       : insertMany(quotedSchema, group, locks);
   });
+}
+
+/**
+ * The statement that inserts a batch in its order, once: run again, or twice at the same time, it inserts nothing more. It
+ * is a transaction of its own.
+ */
+export function insertBatchStatement(
+  quotedSchema: string,
+  messages: readonly EncodedMessage[],
+  batch: Batch,
+  locksKeys = false,
+): Statement {
+  return insertMany(quotedSchema, messages, locksKeys && messages.some(({ key }) => key !== null), batch);
 }
 
 const MESSAGES =
@@ -85,20 +104,28 @@ function insertOne(quotedSchema: string, message: EncodedMessage, locksKey: bool
  * The order by makes the positions follow the order of the messages: the identity is drawn above the sort, and so after all
  * locks were obtained. Those are taken in the order of the keys, so that two such statements do not wait for each other.
  */
-function insertMany(quotedSchema: string, messages: readonly EncodedMessage[], locksKeys: boolean): Statement {
+function insertMany(
+  quotedSchema: string,
+  messages: readonly EncodedMessage[],
+  locksKeys: boolean,
+  batch?: Batch,
+): Statement {
   const column = (read: (message: EncodedMessage) => string | null): string => arrayLiteral(messages.map(read));
   const timed = messages.some(hasTiming);
   const source = timed ? TIMED_MESSAGES : MESSAGES;
   const into = `insert into ${quotedSchema}.outbox (${COLUMNS}${timed ? TIMING_COLUMNS : ''})`;
   const selected = timed ? `${COLUMNS}, ${timingSql('expires_at', 'deliver_at', 'delay_ms')}` : COLUMNS;
+  const first = [
+    ...(batch === undefined ? [] : [claimedSql(quotedSchema, timed ? '$13' : '$10', timed ? '$14' : '$11')]),
+    ...(locksKeys ? [`message as materialized (select * from ${source})`, lockedSql(quotedSchema)] : []),
+  ];
+  const from = [
+    ...(batch === undefined ? [] : ['claimed']),
+    ...(locksKeys ? ['message', '(select count(*) from locked) obtained'] : [source]),
+  ];
+  const withFirst = first.length === 0 ? '' : `with ${first.join(', ')} `;
   return {
-    text: locksKeys
-      ? `with message as materialized (select * from ${source}), locked as materialized (
-          select ${quotedSchema}.lock_key(topic, key) from
-            (select distinct topic, key from message where key is not null order by topic, key) keys)
-        ${into} select ${selected}
-          from message, (select count(*) from locked) obtained order by nth`
-      : `${into} select ${selected} from ${source} order by nth`,
+    text: `${withFirst}${into} select ${selected} from ${from.join(', ')} order by nth`,
     values: [
       column(({ id }) => id),
       column(({ kind }) => kind),
@@ -110,8 +137,19 @@ function insertMany(quotedSchema: string, messages: readonly EncodedMessage[], l
       column(({ payloadBytes }) => (payloadBytes === null ? null : hexOf(payloadBytes))),
       column(({ occurredAt }) => occurredAt),
       ...(timed ? [0, 1, 2].map((nth) => column((message) => timingOf(message)[nth] ?? null)) : []),
+      ...(batch === undefined ? [] : [batch.producer, String(batch.number)]),
     ],
   };
+}
+
+function lockedSql(quotedSchema: string): string {
+  return `locked as materialized (select ${quotedSchema}.lock_key(topic, key) from
+    (select distinct topic, key from message where key is not null order by topic, key) keys)`;
+}
+
+/** One row, or none if the batch is in the outbox already. */
+function claimedSql(quotedSchema: string, producer: string, number: string): string {
+  return `claimed as materialized (select where ${quotedSchema}.claim_batch(${producer}::uuid, ${number}::bigint))`;
 }
 
 const TIMING_COLUMNS = ', expires_at, deliver_at';

@@ -5,7 +5,8 @@ import { postgresLog, type PostgresLog } from '../broker/postgres/postgres-log.t
 import { createConsumer, type Consumer } from '../consumer/consumer.ts';
 import type { ConsumerOptions } from '../consumer/options.ts';
 import type { EventMessage } from '../message/message.ts';
-import { createOutbox, type OneOrMany, type Outbox } from '../outbox/outbox.ts';
+import type { OneOrMany } from '../outbox/checked-messages.ts';
+import { createOutbox, type Outbox } from '../outbox/outbox.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { createRelay, type Relay } from '../relay/relay.ts';
 import { pollingSource } from '../source/polling/polling-source.ts';

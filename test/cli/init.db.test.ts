@@ -67,6 +67,8 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
     values (gen_random_uuid(), 'orders', 'T', '{}', now(), now())`,
     ['app'],
   ],
+  ['claim a batch of a producer', `select tailrace.claim_batch(gen_random_uuid(), 1)`, ['app']],
+  ['read what producers did', 'select * from tailrace.producer', []],
   [
     'choose a position',
     `insert into tailrace.outbox (position, message_id, topic, type, payload)

@@ -77,7 +77,8 @@ function tableOf(...functions: string[]): Map<string, string> {
 
 describe('the tables of options', () => {
   it.each([
-    [['createOutbox'], 'src/outbox/outbox.ts', ['OutboxOptions']],
+    [['createOutbox'], 'src/outbox/options.ts', ['OutboxOptions']],
+    [['createProducer'], 'src/outbox/options.ts', ['ProducerOptions']],
     [['defineEvent', 'defineCommand', 'defineDocument'], 'src/message/definition.ts', ['DefinitionOptions']],
     [['createRelay'], 'src/relay/relay.ts', ['RelayOptions']],
     [['walSource', 'pollingSource'], 'src/source/polling/polling-source.ts', ['PollingOptions']],

@@ -21,6 +21,9 @@ export const EXPECTED: Readonly<Record<string, readonly string[]>> = {
     'orders A-1: event OrderPlaced',
     'shipping A-1: command ShipOrder',
     'orders A-3: event OrderPlaced',
+    'orders A-4: event OrderPlaced',
+    'shipping A-4: command ShipOrder',
+    'shipping A-5: command ShipOrder',
   ],
   'relaying.ts': [
     'first relay: leading - second relay: standby',

@@ -4,8 +4,10 @@ import {
   type EventMessage,
   type Message,
   type PayloadOf,
+  type Producer,
   type Service,
   createOutbox,
+  createProducer,
   defineCommand,
   defineDocument,
   defineEvent,
@@ -41,6 +43,22 @@ it('infers payloads from the schema: what goes in, what a message holds, and wha
   expectTypeOf(OrderPlaced).returns.toEqualTypeOf<EventMessage<{ orderId: string; at: Date; total: number }>>();
   expectTypeOf<PayloadOf<typeof OrderPlaced>>().toEqualTypeOf<{ orderId: string; at: string; total: number }>();
   expectTypeOf(ShipOrder).returns.toEqualTypeOf<CommandMessage<{ orderId: string }>>();
+});
+
+it('produces events, commands and documents without a transaction', () => {
+  const compiles = (producer: Producer, order: EventMessage<{ a: 1 }>) => {
+    expectTypeOf(producer.publish([order])).resolves.toEqualTypeOf<EventMessage<{ a: 1 }>[]>();
+    return [
+      producer.send([ShipOrder({ orderId: 'a' }), StockList([])]),
+      // @ts-expect-error a command is sent
+      producer.publish(ShipOrder({ orderId: 'a' })),
+      // @ts-expect-error an event is published
+      producer.send(order),
+      // @ts-expect-error it needs a database
+      createProducer({}),
+    ];
+  };
+  expect(compiles).toBeTypeOf('function');
 });
 
 it('publishes events and sends commands and documents, and gives back what it was given', () => {

@@ -38,7 +38,7 @@ export const ROLES: readonly RoleRights[] = [
     kind: 'app',
     purpose: 'publishes, and reads nothing',
     tables: { outbox: [`insert (${OUTBOX_COLUMNS})`] },
-    functions: ['publish', 'publish_in_key_order', 'lock_key', 'uuid_v7'],
+    functions: ['publish', 'publish_in_key_order', 'lock_key', 'uuid_v7', 'claim_batch'],
   },
   { kind: 'relay_wal', purpose: 'a relay that reads the write-ahead log', ...RELAY },
   { kind: 'relay_poll', purpose: 'a relay that polls', ...RELAY },
@@ -74,5 +74,10 @@ export const ROLES: readonly RoleRights[] = [
       'remove_ephemeral_groups',
     ],
   },
-  { kind: 'migrator', purpose: 'owns the schema, and migrates it', tables: {}, functions: ['refuse_sealed'] },
+  {
+    kind: 'migrator',
+    purpose: 'owns the schema, and migrates it',
+    tables: { producer: ['select'] }, // others only through claim_batch
+    functions: ['refuse_sealed'],
+  },
 ];
