@@ -4,16 +4,20 @@ import { overriding } from '../overriding.ts';
 /** Answers the statement that is sent in place of one; as it is, if nothing is wrong with it. */
 type Rewrite = (text: string, pool: pg.Pool) => string | Promise<string>;
 
-/** A pool whose clients send other statements than they are asked to. */
+/**
+ * A pool whose clients send other statements than they are asked to. They are of the kind that takes statements only as text.
+ */
 function rewriting(pool: pg.Pool, rewrite: Rewrite): pg.Pool {
   const clients = new WeakMap<pg.PoolClient, pg.PoolClient>();
   const wrap = (client: pg.PoolClient): pg.PoolClient => {
     const ask = client.query.bind(client) as (...args: readonly unknown[]) => unknown;
-    const query = async (text: unknown, ...rest: readonly unknown[]): Promise<unknown> => {
-      const sent = typeof text === 'string' ? await rewrite(text, pool) : text;
-      return ask(sent, ...rest);
+    const query = async (asked: unknown, ...rest: readonly unknown[]): Promise<unknown> => {
+      if (typeof asked === 'string') return ask(await rewrite(asked, pool), ...rest);
+      if (!isConfig(asked)) return ask(asked, ...rest);
+      return ask({ ...asked, text: await rewrite(asked.text, pool) }, ...rest);
     };
-    return overriding(client, { query: query as pg.PoolClient['query'] });
+    const members: object = { query, connection: undefined };
+    return overriding(client, members);
   };
   return overriding(pool, {
     connect: (async () => {
@@ -25,13 +29,17 @@ function rewriting(pool: pg.Pool, rewrite: Rewrite): pg.Pool {
   });
 }
 
+function isConfig(asked: unknown): asked is { readonly text: string } {
+  return typeof asked === 'object' && asked !== null && 'text' in asked && typeof asked.text === 'string';
+}
+
 const PROCESSED =
-  /insert into \S+processed_message \([^)]*\) values ([\s\S]*?)\s+on conflict do nothing returning message_id::text/;
+  /insert into \S+processed_message \([^)]*\)\s+(select [\s\S]*?)\s+on conflict do nothing returning message_id::text/;
 
 /** Asks nobody whether a message was handled before. */
 export function noProcessedRow(pool: pg.Pool): pg.Pool {
   return rewriting(pool, (text) =>
-    text.replace(PROCESSED, 'select id::text as message_id from (values $1) v (id, consumer, generation)'),
+    text.replace(PROCESSED, 'select id::text as message_id from ($1) v (id, consumer, generation)'),
   );
 }
 
