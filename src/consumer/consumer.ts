@@ -36,7 +36,7 @@ import {
 } from './options.ts';
 import { ParkedFeeder } from './parked-feeder.ts';
 import { ParkedMessages, type ParkedPlace, type SuspectRecord } from './parked-messages.ts';
-import { ensureProcessedPartitions } from './processed-partitions.ts';
+import { ProcessedUpkeep } from './processed-partitions.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { TopicWatch } from './topic-watch.ts';
 
@@ -117,7 +117,6 @@ export function createConsumer(options: AnyConsumerOptions): Consumer<never> {
   return new GroupConsumer(settingsOf(options));
 }
 
-const DAY_MS = 24 * 3600 * 1000;
 /** How often ephemeral groups of processes that are gone are looked for. */
 const SWEEP_MS = 30_000;
 
@@ -128,12 +127,12 @@ class GroupConsumer implements Consumer<never> {
   readonly #partitions = new Set<AssignedPartition>();
   readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
   readonly #progress = new Signal();
+  readonly #upkeep: ProcessedUpkeep;
   #state: ConsumerStatus['state'] = 'idle';
   #parts: Parts | undefined;
   #hasJoined = false;
   #starting: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
-  #upkeep: NodeJS.Timeout | undefined;
   #sweep: NodeJS.Timeout | undefined;
   readonly #onIdleClientLost = (error: Error): void => {
     const { group, memberId, logger } = this.#settings;
@@ -142,6 +141,7 @@ class GroupConsumer implements Consumer<never> {
 
   constructor(settings: ConsumerSettings) {
     this.#settings = settings;
+    this.#upkeep = new ProcessedUpkeep(settings);
   }
 
   on<D extends Definition>(definition: D, handler: Handler<PayloadOf<D>, never>, options: HandlerOptions = {}): this {
@@ -223,8 +223,7 @@ class GroupConsumer implements Consumer<never> {
       throw error;
     }
     this.#hasJoined = true;
-    await ensureProcessedPartitions(this.#settings);
-    this.#upkeep = setInterval(() => void ensureProcessedPartitions(this.#settings), DAY_MS);
+    await this.#upkeep.start();
     await removeEphemeralGroups(this.#settings);
     this.#sweep = setInterval(() => void removeEphemeralGroups(this.#settings), SWEEP_MS);
     parts.feeder.start();
@@ -250,7 +249,6 @@ class GroupConsumer implements Consumer<never> {
 
   async #leave(parts: Parts): Promise<void> {
     this.#state = 'stopping';
-    clearInterval(this.#upkeep);
     clearInterval(this.#sweep);
     for (const partition of this.#partitions) this.#wind(partition);
     const feeding = parts.feeder.stop();
@@ -259,6 +257,7 @@ class GroupConsumer implements Consumer<never> {
     await this.#drain(parts);
     await feeding;
     parts.dispatcher.stop();
+    await this.#upkeep.stop();
     await parts.membership.stop();
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
   }

@@ -46,6 +46,8 @@ export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedG
     await remove('suspect_attempt', 'group_name');
     const parked = await remove('parked_message', 'group_name');
     const processed = await remove('processed_message', 'consumer');
+    await remove('processed_late', 'consumer');
+    await remove('processed_stray', 'consumer');
     const places = await remove('consumer_cursor', 'group_name');
     await remove('consumer_group', 'name');
     return { members: members.length, places, processed, parked };

@@ -11,7 +11,7 @@ export const GROUP_CHANNEL = 'tailrace_consumer';
 export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
-export const GROUPS_MIGRATION = 12;
+export const GROUPS_MIGRATION = 13;
 
 /** What the group's row says to its members. */
 export interface GroupState {

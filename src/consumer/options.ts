@@ -6,6 +6,7 @@ import { uuidV7 } from '../base/uuid.ts';
 import { requireCapability } from '../broker/capabilities.ts';
 import type { Log } from '../broker/log.ts';
 import type { CircuitRules } from './circuit.ts';
+import { defaultDedupeWindowMs, LONGEST_WINDOW_MS, retryHorizonMs, type RetryRules } from './dedupe-window.ts';
 import { NO_DELAYED_RETRIES, type DelayedRetries } from './delayed-retries.ts';
 import type { DeadLetterMode } from './handlers.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
@@ -122,6 +123,15 @@ export interface ConsumerOptions {
   readonly heartbeatMs?: number;
   /** How often the group's place is stored. After a crash, what came since is fetched again and skipped. @defaultValue 1_000 */
   readonly cursorIntervalMs?: number;
+  /**
+   * For how long the group knows a message as handled at the least, counted from when its id was made (UUIDv7), in
+   * milliseconds: one that is published or appended twice within it is handled once. What the log may give again from the
+   * group's place is known however old it is, and what is parked does not depend on it. One value for a group: all members
+   * have to be given the same, and of several the one who looked last decides. Rows leave by whole weeks, once no group of the
+   * schema needs them. At least as long as all attempts at a message may take. `false`: for ever.
+   * @defaultValue 604_800_000, seven days, or as long as all attempts may take if that is longer
+   */
+  readonly dedupeWindowMs?: number | false;
   /** About how much this member reads ahead of its handlers, all partitions together. */
   readonly prefetch?: {
     /** @defaultValue 5_000 */
@@ -219,6 +229,7 @@ export interface ConsumerSettings {
   readonly leaseMs: number;
   readonly heartbeatMs: number;
   readonly cursorIntervalMs: number;
+  readonly dedupeWindowMs: number | false;
   readonly prefetch: { readonly records: number; readonly bytes: number };
   readonly handlerIdleMs: number;
   readonly delivery: DeliveryMode;
@@ -251,7 +262,15 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
   const leaseMs = whole('leaseMs', options.leaseMs ?? 30_000, 100);
   const longestHeartbeatMs = Math.floor(leaseMs / 3);
   const heartbeatMs = options.heartbeatMs ?? Math.min(DEFAULT_HEARTBEAT_MS, longestHeartbeatMs);
+  const rules: RetryRules = {
+    attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
+    backoff: { ...retries.backoff },
+    delayed: delayedRetries(retries.delayed ?? NO_DELAYED_RETRIES),
+    maxHandlerMs: maxHandlerMs(options.maxHandlerMs ?? DEFAULT_MAX_HANDLER_MS),
+    leaseMs,
+  };
   return {
+    ...rules,
     log: options.log,
     group: name('group', options.group),
     database: database(options.database),
@@ -262,19 +281,15 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
     delivery: delivery(options),
     concurrency: concurrency(options),
-    attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
-    backoff: { ...retries.backoff },
-    delayed: delayedRetries(retries.delayed ?? NO_DELAYED_RETRIES),
     deadLetters: oneOf('deadLetters', options.deadLetters ?? 'loose', ['strict', 'loose']),
-    leaseMs,
     heartbeatMs: whole('heartbeatMs', heartbeatMs, 1, longestHeartbeatMs),
     cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? 1_000, 1),
+    dedupeWindowMs: dedupeWindowMs(options.dedupeWindowMs ?? defaultDedupeWindowMs(rules), rules),
     prefetch: {
       records: whole('prefetch.records', prefetch.records ?? 5_000, 1),
       bytes: whole('prefetch.bytes', prefetch.bytes ?? 32_000_000, 1),
     },
     handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
-    maxHandlerMs: maxHandlerMs(options.maxHandlerMs ?? DEFAULT_MAX_HANDLER_MS),
     circuitBreaker: circuitBreaker(options.circuitBreaker ?? false),
     limits: (options.limits ?? []).map(rateLimit),
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
@@ -352,6 +367,16 @@ function concurrency(options: ConsumerOptions | PlainConsumerOptions): number {
 
 function maxHandlerMs(given: number | false): number | false {
   return given === false ? false : whole('maxHandlerMs', given, 1);
+}
+
+function dedupeWindowMs(given: number | false, rules: RetryRules): number | false {
+  if (given === false) return false;
+  const ms = whole('dedupeWindowMs', given, 1, LONGEST_WINDOW_MS);
+  const horizonMs = retryHorizonMs(rules);
+  if (ms >= horizonMs) return ms;
+  throw invalid(
+    `dedupeWindowMs is ${ms}, but a message may take ${horizonMs} ms from its first attempt to its last: retries.attempts and retries.delayed with their waits, maxHandlerMs for each, and leaseMs. Expected that or more, or false to know messages for ever.`,
+  );
 }
 
 function circuitBreaker(given: CircuitBreakerOptions | false): CircuitRules | false {

@@ -1,7 +1,7 @@
 import { MOST_COUNTED } from '../../admin/figures.ts';
 import { duration } from '../../source/wal/wal-budget.ts';
 import { whyNoWal } from '../../source/preflight.ts';
-import { type DoctorFacts, type LeaseHealth, type SlotHealth, type WorkKind } from './facts.ts';
+import { type DoctorFacts, type HeldRows, type LeaseHealth, type SlotHealth, type WorkKind } from './facts.ts';
 import { forecast } from './slot-growth.ts';
 
 export type Level = 'ok' | 'warn' | 'fail';
@@ -368,13 +368,23 @@ function processedPartitions({ processed, schema: name, hasSchema }: DoctorFacts
       ? unread('processed_message partitions')
       : ok('processed_message partitions', 'There is no table yet.');
   }
-  const { weeksAhead } = processed;
+  const { weeksAhead, held } = processed;
+  if (weeksAhead >= 1 && held !== undefined && held.forSeconds > 2 * 24 * 3600) return heldRows(held);
   if (weeksAhead >= 1) return ok('processed_message partitions', `They reach ${weeksAhead} weeks ahead.`);
   return warn(
     'processed_message partitions',
     weeksAhead < 0 ? 'There is none for this week.' : 'There is none for next week.',
     'Rows then go to the default partition, from which old ones cannot leave at once. A running consumer makes them ahead.',
     `select ${name}.ensure_processed_partitions()`,
+  );
+}
+
+function heldRows({ group, topic, partition, places, forSeconds }: HeldRows): Finding {
+  return warn(
+    'processed_message partitions',
+    `Old rows have waited for ${seconds(forSeconds)} for groups to go on, first of them ${group} in ${topic} partition ${partition}; ${places} places in all.`,
+    'They may be read again there. Until then no old rows leave, of whatever group.',
+    `Start the consumers of ${group}. If there are to be none any more: tailrace groups delete ${group}`,
   );
 }
 

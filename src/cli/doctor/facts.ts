@@ -8,6 +8,21 @@ import { ROLES, type RoleKind } from '../init/rights.ts';
 import { type LossOutlook, type MaintenanceHealth, readLossOutlooks, readMaintenance } from './retention-health.ts';
 import { readSlotGrowth, type SlotGrowth } from './slot-growth.ts';
 
+/** The partitions of `processed_message`: how many weeks ahead they reach, and what keeps old rows. */
+export interface ProcessedHealth {
+  readonly weeksAhead: number;
+  readonly held: HeldRows | undefined;
+}
+
+/** The first of the places that old rows wait for, how many there are, and for how long the rows wait. */
+export interface HeldRows {
+  readonly forSeconds: number;
+  readonly group: string;
+  readonly topic: string;
+  readonly partition: number;
+  readonly places: number;
+}
+
 /** What the doctor knows. What could not be read, for want of a right or since it is not there, is `undefined`. */
 export interface DoctorFacts {
   readonly schema: string;
@@ -25,7 +40,7 @@ export interface DoctorFacts {
   readonly source: SourceFacts | undefined;
   readonly slot: SlotHealth | undefined;
   readonly outbox: OutboxHealth | undefined;
-  readonly processed: { readonly weeksAhead: number } | undefined;
+  readonly processed: ProcessedHealth | undefined;
   /** `null`: no relay has ever run. */
   readonly lease: LeaseHealth | null | undefined;
   /** How many messages the relay could not route. */
@@ -256,7 +271,7 @@ async function readOutbox(client: pg.Client, schema: string): Promise<OutboxHeal
   return { positionsAhead: Number(ahead), waiting: lagMessages, oldestWaitingSeconds: lagSeconds };
 }
 
-async function readProcessed(client: pg.Client, schema: string): Promise<{ weeksAhead: number } | undefined> {
+async function readProcessed(client: pg.Client, schema: string): Promise<ProcessedHealth | undefined> {
   const { ahead } = await one<{ ahead: number | null }>(
     client,
     `select max(substring(c.relname from '_w(\\d+)$')::bigint)::int
@@ -265,7 +280,26 @@ async function readProcessed(client: pg.Client, schema: string): Promise<{ weeks
       join pg_namespace n on n.oid = p.relnamespace where n.nspname = $1 and p.relname = 'processed_message'`,
     [schema],
   );
-  return ahead === null ? undefined : { weeksAhead: ahead };
+  return ahead === null ? undefined : { weeksAhead: ahead, held: await readHeld(client, schema) };
+}
+
+/** Whoever may not look, and a schema before migration 13, knows of nothing that is held. */
+async function readHeld(client: pg.Client, schema: string): Promise<HeldRows | undefined> {
+  const { rows: tables } = await client.query(
+    `select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname = $1 and c.relname in ('processed_round', 'processed_hold', 'consumer_cursor')
+        and has_table_privilege(c.oid, 'select')`,
+    [schema],
+  );
+  if (tables.length < 3) return undefined;
+  const { rows } = await client.query<HeldRows>(
+    `select extract(epoch from clock_timestamp() - r.began_at)::float8 as "forSeconds", h.group_name as group, h.topic, h.partition,
+        (count(*) over ())::int as places
+      from ${schema}.processed_round r cross join ${schema}.processed_hold h
+      join ${schema}.consumer_cursor c using (group_name, topic, partition)
+      where c.next_offset < h.until_offset order by h.group_name, h.topic, h.partition limit 1`,
+  );
+  return rows[0];
 }
 
 async function readLease(client: pg.Client, schema: string): Promise<LeaseHealth | null> {

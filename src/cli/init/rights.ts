@@ -61,6 +61,10 @@ export const ROLES: readonly RoleRights[] = [
       consumer_member: ['select', 'insert', 'update', 'delete'],
       consumer_cursor: ['select', 'insert', 'update'],
       processed_message: ['select', 'insert'],
+      processed_round: ['select'],
+      processed_hold: ['select', 'update'],
+      processed_stray: ['select'],
+      processed_late: ['select'],
       parked_message: ['select', 'insert', 'update', 'delete'],
       parked_audit: ['select', 'insert'],
       suspect_attempt: ['select', 'insert', 'update', 'delete'],
@@ -68,6 +72,8 @@ export const ROLES: readonly RoleRights[] = [
     },
     functions: [
       'ensure_processed_partitions',
+      'expire_processed_messages',
+      'drop_processed_partitions',
       'assert_assignment',
       'advance_cursor',
       'take_rate_tokens',
@@ -78,6 +84,6 @@ export const ROLES: readonly RoleRights[] = [
     kind: 'migrator',
     purpose: 'owns the schema, and migrates it',
     tables: { producer: ['select'] }, // others only through claim_batch
-    functions: ['refuse_sealed'],
+    functions: ['refuse_sealed', 'keep_late_processed', 'first_processed_week'],
   },
 ];
