@@ -130,7 +130,7 @@ it('sees what a role lacks for what it is meant for', async () => {
   await using database = await createTestDatabase();
   await using role = await plainRole(
     database,
-    `grant usage on schema tailrace to "@"; grant insert (message_id, topic, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at) on tailrace.outbox to "@"`,
+    `grant usage on schema tailrace to "@"; grant insert (message_id, topic, key, type, kind, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at) on tailrace.outbox to "@"; grant execute on function tailrace.claim_batch to "@"`,
   );
   expect(fails(await doctor(role.url, '--for', 'app'))).toEqual([]);
   const revoked = `revoke insert (deliver_at, expires_at) on tailrace.outbox from "@"`;
