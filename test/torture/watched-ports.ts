@@ -65,9 +65,9 @@ export function watchedLog(log: HomeLog, points: FailPoints, history: History): 
 
 function watchedWriter(writer: LogWriter, points: FailPoints, history: History, holder: string): LogWriter {
   return overriding(writer, {
-    partitionCount(topic) {
+    partitionCounts(topic) {
       points.reach('partitions.before');
-      return writer.partitionCount(topic);
+      return writer.partitionCounts(topic);
     },
     async append(batch) {
       const kind = batch.checkpoint === undefined ? 'append' : 'checkpoint';
