@@ -20,9 +20,9 @@ const DAY_MS = 24 * 3600 * 1000;
 /** Adds `tailrace maintain`. */
 export function addMaintainCommand(program: Command, terminal: Terminal): void {
   withDatabaseOptions(program.command('maintain'))
-    .summary('remove what retention does not keep, and old partitions of the outbox')
+    .summary('remove what topics do not keep, and old partitions of the outbox')
     .description(
-      'Looks after the log once, as the relay that leads does once a minute: removes records that retention does not keep, packs what must outlive its partition of the outbox, and removes that partition. Only the owner of the schema can remove partitions: where relays log in as another role, run this as the owner now and then.',
+      'Looks after the log once, as the relay that leads does once a minute: removes records that retention does not keep and those that compaction supersedes, packs what must outlive its partition of the outbox, and removes that partition. Only the owner of the schema can remove partitions: where relays log in as another role, run this as the owner now and then.',
     )
     .addOption(
       new Option(
@@ -60,8 +60,7 @@ async function maintainOnce(
 /** `waiting`: partitions that are old enough to leave, and could not yet. */
 function reportOf(result: RoundResult): object {
   if (result === 'busy') return { isBusy: true };
-  const { isOwner, waiting, reason } = result;
-  return { isBusy: false, isOwner, waiting, reason: reason ?? null };
+  return { isBusy: false, ...result, reason: result.reason ?? null };
 }
 
 function textOf(result: RoundResult): string {

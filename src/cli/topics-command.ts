@@ -16,6 +16,9 @@ import { wholeNumber } from './whole-number.ts';
 interface RetentionOptions extends DatabaseOptions {
   readonly retention?: number | 'none';
   readonly retentionBytes?: number | 'none';
+  readonly compact?: boolean;
+  readonly minCompactionLag?: number | 'none';
+  readonly deleteRetention?: number | 'none';
 }
 
 interface CreateOptions extends RetentionOptions {
@@ -50,7 +53,11 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
     )
     .addHelpText(
       'after',
-      exampleHelp('tailrace topics create orders --partitions 16', 'tailrace topics create clicks --retention 7d'),
+      exampleHelp(
+        'tailrace topics create orders --partitions 16',
+        'tailrace topics create clicks --retention 7d',
+        'tailrace topics create customers --compact',
+      ),
     )
     .action((topic: string, options: CreateOptions) => runCreate(topic, options, terminal));
   const alter = withRetentionOptions(withDatabaseOptions(topics.command('alter')));
@@ -89,12 +96,32 @@ function withRetentionOptions(command: Command): Command {
         '--retention-bytes <size>',
         'keep about so many bytes in each partition, as in 10GB, or none',
       ).argParser(bytesOrNone),
+    )
+    .option('--compact', 'remove the records of a key that a later one supersedes')
+    .option('--no-compact', 'keep them from now on')
+    .addOption(
+      new Option(
+        '--min-compaction-lag <time>',
+        'never compact records that are younger, as in 1h, or none (at first: 1h)',
+      ).argParser(durationOrNone),
+    )
+    .addOption(
+      new Option(
+        '--delete-retention <time>',
+        'keep delete markers for so long after what they delete, as in 1d, or none (at first: 1d)',
+      ).argParser(durationOrNone),
     );
 }
 
 /** Where none of the options was given, there is nothing to change. */
-function settingsOf({ retention, retentionBytes }: Omit<RetentionOptions, 'schema'>): TopicSettings | undefined {
-  const settings = { retentionMs: limitOf(retention), retentionBytes: limitOf(retentionBytes) };
+function settingsOf(options: Omit<RetentionOptions, 'schema'>): TopicSettings | undefined {
+  const settings = {
+    retentionMs: limitOf(options.retention),
+    retentionBytes: limitOf(options.retentionBytes),
+    compact: options.compact,
+    minCompactionLagMs: durationOf(options.minCompactionLag),
+    deleteRetentionMs: durationOf(options.deleteRetention),
+  };
   return Object.values(settings).every((value) => value === undefined) ? undefined : settings;
 }
 
@@ -182,7 +209,9 @@ async function runAlter(
 ): Promise<void> {
   const settings = settingsOf(options);
   if (settings === undefined && partitions === undefined) {
-    throw usageFailure('There is nothing to change: name --partitions, --retention or --retention-bytes.');
+    throw usageFailure(
+      'There is nothing to change: name --partitions, or what the topic keeps, such as --retention or --compact.',
+    );
   }
   if (settings !== undefined && partitions !== undefined) {
     throw usageFailure('Name --partitions, or what the topic keeps, not both: each is a step of its own.');
@@ -236,7 +265,7 @@ async function runAlterKept(
   terminal.out(
     options.json === true
       ? `${JSON.stringify({ schema, topic, ...kept })}\n`
-      : `The topic ${topic} keeps ${showKept(kept)}.\n`,
+      : `The topic ${topic} keeps ${kept === undefined ? 'nothing any more' : showKept(kept)}.\n`,
   );
 }
 
@@ -244,23 +273,34 @@ async function runAlterKept(
 interface Kept {
   readonly retentionMs: number | null;
   readonly retentionBytes: number | null;
+  readonly compact: boolean;
+  readonly minCompactionLagMs: number;
+  readonly deleteRetentionMs: number;
 }
 
-async function readKept(client: pg.Client, schema: string, topic: string): Promise<Kept> {
+async function readKept(client: pg.Client, schema: string, topic: string): Promise<Kept | undefined> {
   const { rows } = await client.query<Kept>(
-    `select retention_ms::float8 as "retentionMs", retention_bytes::float8 as "retentionBytes"
+    `select retention_ms::float8 as "retentionMs", retention_bytes::float8 as "retentionBytes", compact,
+        compaction_lag_ms::float8 as "minCompactionLagMs", delete_retention_ms::float8 as "deleteRetentionMs"
       from ${quoteSchema(schema)}.log_topic where name = $1`,
     [topic],
   );
-  return rows[0] ?? { retentionMs: null, retentionBytes: null };
+  return rows[0];
 }
 
-function showKept({ retentionMs, retentionBytes }: Kept): string {
+function showKept({ retentionMs, retentionBytes, compact, minCompactionLagMs }: Kept): string {
   const limits = [
     ...(retentionMs === null ? [] : [`for ${showDuration(retentionMs)}`]),
     ...(retentionBytes === null ? [] : [`up to ${showBytes(retentionBytes)} in each partition`]),
   ];
-  return `its records ${limits.length === 0 ? 'for ever' : limits.join(' and ')}`;
+  const kept = `its records ${limits.length === 0 ? 'for ever' : limits.join(' and ')}`;
+  return compact
+    ? `${kept}, once they are older than ${showDuration(minCompactionLagMs)} only the last of each key`
+    : kept;
+}
+
+function durationOf(given: number | 'none' | undefined): number | undefined {
+  return given === 'none' ? 0 : given;
 }
 
 function limitOf(given: number | 'none' | undefined): number | null | undefined {

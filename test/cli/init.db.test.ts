@@ -112,6 +112,8 @@ const ACTIONS: readonly (readonly [string, string, readonly RoleKind[]])[] = [
   ['set what a topic keeps', 'update tailrace.log_topic set retention_ms = 1, retention_bytes = 1', RELAYS],
   ['change a topic', 'update tailrace.log_topic set partitions = 1', RELAYS],
   ['measure a partition', 'update tailrace.log_segment set bytes = 1', RELAYS],
+  ['note how far a partition is compacted', 'update tailrace.log_compaction set clean_to = 1', RELAYS],
+  ['read that', 'select * from tailrace.log_compaction', READERS],
   ['seal a partition', `insert into tailrace.outbox_sealed (name, low, high) values ('x', 1, 2)`, []],
   ['read what could not be routed', 'select * from tailrace.relay_dead_letter', READERS],
   [

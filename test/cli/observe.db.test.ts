@@ -46,18 +46,41 @@ it('topics: creates one, and lists partitions, offsets and sizes', async () => {
   expect(await cli(database, 'topics', 'list')).toMatch(/^TOPIC .*\ncounts +3 +12 +\d{4}-.*:0-12/);
 });
 
+const NOT_COMPACTED = { compact: false, minCompactionLagMs: 3_600_000, deleteRetentionMs: 86_400_000 };
+const NOTHING_DONE = { deletedEntries: 0, packedRecords: 0, droppedPartitions: 0, compactedRecords: 0 };
+
+it('topics create, alter: compacts a topic, and no longer', async () => {
+  await using database = await createTestDatabase();
+  await cli(database, 'topics', 'create', 'counts', '--partitions', '1', '--compact', '--min-compaction-lag', 'none');
+  const kept = { schema: 'tailrace', topic: 'counts', retentionMs: null, retentionBytes: null };
+  expect(await document(database, 'topics', 'alter', 'counts', '--delete-retention', '2d')).toEqual({
+    ...kept,
+    ...{ compact: true, minCompactionLagMs: 0, deleteRetentionMs: 172_800_000 },
+  });
+  expect(await cli(database, 'topics', 'alter', 'counts', '--min-compaction-lag', '90s')).toMatch(
+    /keeps its records for ever, once they are older than 90s only the last of each key\.\n$/,
+  );
+  expect(await document(database, 'topics', 'alter', 'counts', '--no-compact')).toMatchObject({ compact: false });
+});
+
 it('topics alter: sets what a topic keeps; maintain removes the rest', async () => {
   await using database = await createTestDatabase();
   await cli(database, 'topics', 'create', 'counts', '--partitions', '1', '--retention', '7d');
   const kept = await document(database, 'topics', 'alter', 'counts', '--retention-bytes', '10GB');
-  expect(kept).toEqual({ schema: 'tailrace', topic: 'counts', retentionMs: 604_800_000, retentionBytes: 1e10 });
+  expect(kept).toEqual({
+    schema: 'tailrace',
+    topic: 'counts',
+    retentionMs: 604_800_000,
+    retentionBytes: 1e10,
+    ...NOT_COMPACTED,
+  });
   expect(await cli(database, 'topics', 'alter', 'counts', '--retention', '1s', '--retention-bytes', 'none')).toBe(
     'The topic counts keeps its records for 1s.\n',
   );
   await publish(database, 3);
   await relayAll(database);
   await database.pool.query(`update tailrace.log_entry set appended_at = appended_at - interval '1 minute'`);
-  const done = { schema: 'tailrace', isBusy: false, isOwner: true, waiting: 0, reason: null };
+  const done = { schema: 'tailrace', isBusy: false, isOwner: true, waiting: 0, reason: null, ...NOTHING_DONE };
   expect(await document(database, 'maintain')).toEqual(done);
   expect(await cli(database, 'maintain')).toMatch(/nothing is left to do/);
   expect(await cli(database, 'topics')).toMatch(/\ncounts +1 +0 .*0:3-3/);

@@ -1,5 +1,16 @@
+import { setTimeout } from 'node:timers/promises';
 import pg from 'pg';
-import { postgresLog, type LogWriter, type NewRecord, type PostgresLog } from '../../src/broker/postgres/index.ts';
+import { silentLogger } from '../../src/base/logger.ts';
+import { openMaintenanceClient } from '../../src/broker/postgres/maintenance/maintenance.ts';
+import { maintain } from '../../src/broker/postgres/maintenance/round.ts';
+import type { TopicOptions } from '../../src/broker/log.ts';
+import {
+  postgresLog,
+  type Append,
+  type LogWriter,
+  type NewRecord,
+  type PostgresLog,
+} from '../../src/broker/postgres/index.ts';
 import type { LogSubject } from '../../src/testing/index.ts';
 
 /** The home log as a subject of the suite: rows in the outbox, and a writer that appends their positions. */
@@ -9,6 +20,7 @@ export function homeLogSubject(connectionString: string): LogSubject {
 
 class HomeLogSubject implements LogSubject {
   readonly log: PostgresLog;
+  readonly #connectionString: string;
   readonly #pool: pg.Pool;
   #writer: Promise<LogWriter> | undefined;
   #last: Promise<void> = Promise.resolve();
@@ -16,15 +28,16 @@ class HomeLogSubject implements LogSubject {
 
   constructor(connectionString: string) {
     this.log = postgresLog({ connectionString });
+    this.#connectionString = connectionString;
     this.#pool = new pg.Pool({ connectionString, max: 5 });
   }
 
-  createTopic(topic: string, partitions: number): Promise<void> {
-    return this.log.createTopic(topic, partitions);
+  createTopic(topic: string, partitions: number, { compaction = false }: TopicOptions = {}): Promise<void> {
+    return this.log.createTopic(topic, partitions, { compact: compaction, minCompactionLagMs: 0 });
   }
 
   async append(topic: string, partition: number, records: readonly NewRecord[]): Promise<void> {
-    await this.#append(topic, partition, await insertRows(this.#pool, topic, records));
+    await this.#append({ topic, partition, ids: await insertRows(this.#pool, topic, records) });
   }
 
   /** As retention leaves a partition: whole entries go. */
@@ -48,11 +61,23 @@ class HomeLogSubject implements LogSubject {
   async appendHidden(topic: string, partition: number, records: readonly NewRecord[]): Promise<() => Promise<void>> {
     const client = await this.#pool.connect();
     await client.query('begin');
-    await this.#append(topic, partition, await insertRows(client, topic, records));
+    await this.#append({ topic, partition, ids: await insertRows(client, topic, records) });
     return async () => {
       await client.query('commit');
       client.release();
     };
+  }
+
+  /** As a round of maintenance does once the relay has stored a checkpoint. */
+  async compact(): Promise<void> {
+    await this.#append(undefined);
+    const client = await openMaintenanceClient(this.#connectionString);
+    try {
+      const options = { schema: 'tailrace', holder: 'conformance', keepOutboxMs: 86_400_000, logger: silentLogger };
+      while ((await maintain(client, options)) === 'busy') await setTimeout(10);
+    } finally {
+      await client.end();
+    }
   }
 
   close(): Promise<void> {
@@ -66,11 +91,14 @@ class HomeLogSubject implements LogSubject {
   }
 
   /** One append at a time, as a relay does. */
-  #append(topic: string, partition: number, ids: readonly number[]): Promise<void> {
+  #append(append: Append | undefined): Promise<void> {
     const appended = this.#last.then(async () => {
       this.#writer ??= this.#acquire();
       const writer = await this.#writer;
-      await writer.append({ appends: [{ topic, partition, ids }], progress: String(ids.at(-1)) });
+      const progress = String(append?.ids.at(-1) ?? 0);
+      await writer.append(
+        append === undefined ? { appends: [], progress, checkpoint: 'c' } : { appends: [append], progress },
+      );
     });
     this.#last = appended.catch(() => undefined);
     return appended;

@@ -16,6 +16,6 @@ export const subjects: Readonly<
   }),
   postgres: ({ connectionString }) => ({
     create: () => Promise.resolve(homeLogSubject(connectionString)),
-    capabilities: ['time-seek'],
+    capabilities: ['time-seek', 'compaction'],
   }),
 };

@@ -58,7 +58,7 @@ export function postgresLog(options: PostgresLogOptions): PostgresLog {
 }
 
 class PostgresHomeLog implements PostgresLog {
-  readonly capabilities: ReadonlySet<LogCapability> = new Set(['time-seek']);
+  readonly capabilities: ReadonlySet<LogCapability> = new Set(['time-seek', 'compaction']);
   readonly #options: ResolvedOptions;
   readonly #closing = new AbortController();
   readonly #pool: ReadPool;

@@ -15,6 +15,19 @@ export interface TopicSettings {
    * `null`: none are. Up to a sixteenth more stays.
    */
   readonly retentionBytes?: number | null | undefined;
+  /**
+   * Whether superseded records leave: of each key in a partition, the last one stays, and offsets keep their numbers. Records
+   * without a key stay. A record with a key and the payload null is a delete marker: it supersedes what came before, and
+   * leaves later itself. Once what was removed is gone, switching this off does not bring it back. At first `false`.
+   */
+  readonly compact?: boolean | undefined;
+  /** Records younger than this are not removed by compaction, in milliseconds. At first an hour. */
+  readonly minCompactionLagMs?: number | undefined;
+  /**
+   * A delete marker stays for so long after compaction has removed what it deletes, in milliseconds: who reads the topic
+   * from its start learns of the deletion if that takes no longer. At first a day.
+   */
+  readonly deleteRetentionMs?: number | undefined;
 }
 
 /**
@@ -136,15 +149,21 @@ export class Topics {
    *
    * @throws TailraceError `UNKNOWN_TOPIC`, `INVALID_OPTION`.
    */
-  async configure(topic: string, { retentionMs, retentionBytes }: TopicSettings): Promise<void> {
-    assertLimit('retentionMs', retentionMs);
-    assertLimit('retentionBytes', retentionBytes);
+  async configure(topic: string, settings: TopicSettings): Promise<void> {
+    assertSettings(settings);
+    const { retentionMs, retentionBytes, compact, minCompactionLagMs, deleteRetentionMs } = settings;
     const rows = await this.#pool.query(
       `update ${this.#schema}.log_topic set
           retention_ms = case when $2::boolean then $3::bigint else retention_ms end,
-          retention_bytes = case when $4::boolean then $5::bigint else retention_bytes end
+          retention_bytes = case when $4::boolean then $5::bigint else retention_bytes end,
+          compact = coalesce($6::boolean, compact),
+          compaction_lag_ms = coalesce($7::bigint, compaction_lag_ms),
+          delete_retention_ms = coalesce($8::bigint, delete_retention_ms)
         where name = $1 returning name`,
-      [topic, retentionMs !== undefined, retentionMs, retentionBytes !== undefined, retentionBytes],
+      [
+        ...[topic, retentionMs !== undefined, retentionMs, retentionBytes !== undefined, retentionBytes],
+        ...[compact, minCompactionLagMs, deleteRetentionMs],
+      ],
     );
     if (rows.length === 0) throw unknownTopic(topic);
   }
@@ -164,6 +183,20 @@ export function unknownTopic(topic: string): TailraceError {
     `There is no topic ${JSON.stringify(topic.slice(0, 200))} in this log. The relay creates a topic with its first message, unless createTopics is off; createTopic(name, partitions) creates it ahead.`,
     { details: { topic: topic.slice(0, 200) } },
   );
+}
+
+function assertSettings(settings: TopicSettings): void {
+  const { retentionMs, retentionBytes, compact, minCompactionLagMs, deleteRetentionMs } = settings;
+  assertLimit('retentionMs', retentionMs);
+  assertLimit('retentionBytes', retentionBytes);
+  assertDuration('minCompactionLagMs', minCompactionLagMs);
+  assertDuration('deleteRetentionMs', deleteRetentionMs);
+  if (compact !== undefined && typeof compact !== 'boolean') throw invalid('compact', String(compact), 'true or false');
+}
+
+function assertDuration(name: string, ms: number | undefined): void {
+  if (ms === undefined || (Number.isSafeInteger(ms) && ms >= 0)) return;
+  throw invalid(name, String(ms), 'a whole number of milliseconds, at least 0');
 }
 
 function assertLimit(name: string, limit: number | null | undefined): void {

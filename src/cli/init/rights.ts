@@ -25,6 +25,7 @@ const RELAY = {
     // Never changed: what outlives its outbox is deleted and inserted packed, in one transaction.
     log_entry: ['select', 'insert', 'delete'],
     log_segment: ['select', 'insert', 'update', 'delete'],
+    log_compaction: ['select', 'insert', 'update'],
     log_maintenance: ['select', 'insert', 'update'],
     outbox_sealed: ['select'],
     relay_dead_letter: ['select', 'insert', 'update', 'delete'],
@@ -53,6 +54,7 @@ export const ROLES: readonly RoleRights[] = [
       log_topic_growth: ['select'],
       log_entry: ['select'],
       log_segment: ['select'],
+      log_compaction: ['select'],
       log_maintenance: ['select'],
       // For trace and dead-letters, which tell what became of a message that is not in the log.
       relay_batch: ['select'],

@@ -76,28 +76,48 @@ async function seeksByTime(scene: Scene): Promise<void> {
 }
 
 async function compacts(scene: Scene): Promise<void> {
-  const { subject, log, topic } = scene;
-  assert.ok(
-    isTargetLog(log) && subject.compact !== undefined,
-    'Declared, and the subject has no compact to show it with.',
-  );
-  await log.createTopic(topic, 1, { compaction: true });
-  const records = newRecords(30, (n) => ({ key: `key-${n % 4}` }));
-  await scene.append(0, records);
+  const { subject, topic } = scene;
+  assert.ok(subject.compact !== undefined, 'Declared, and the subject has no compact to show it with.');
+  await subject.createTopic(topic, 1, { compaction: true });
+  const keyed = newRecords(30, (n) => ({ key: `key-${n % 4}` }));
+  const last = keyed.splice(-4);
+  const keyless = newRecords(2);
+  const before = [...keyed.slice(0, 9), ...keyless, ...keyed.slice(9), ...last];
+  await scene.append(0, before);
   await subject.compact(topic);
-  const { end } = await scene.endsOf(0);
-  assert.equal(end, 30n);
+  assert.equal((await scene.endsOf(0)).end, 32n);
+  const left = await readThroughHoles(scene);
+  assert.ok(left.length < before.length, 'Nothing was removed.');
+  assertAtTheirOffsets(left, before);
+  for (const { messageId } of [...last, ...keyless])
+    assert.ok(idsOf(left).includes(messageId), 'The last record of a key, or one without a key, is gone.');
+  const next = newRecord({ key: 'key-3' });
+  await scene.append(0, [next]);
+  await subject.compact(topic);
+  const after = await readThroughHoles(scene, () => someBounds(scene));
+  assertAtTheirOffsets(after, [...before, next]);
+  for (const { messageId } of [...last.slice(0, 3), ...keyless, next])
+    assert.ok(idsOf(after).includes(messageId), 'The last record of a key, or one without a key, is gone.');
+}
+
+/** Everything that is left of partition 0, each fetch going on behind the one before. */
+async function readThroughHoles(scene: Scene, options: () => FetchOptions = () => ({})): Promise<LogRecord[]> {
+  const { start, end } = await scene.endsOf(0);
   const left: LogRecord[] = [];
-  for (let { start: offset } = await scene.endsOf(0); offset < end;) {
-    const read = await scene.fetch([scene.at(0, offset)]);
+  for (let offset = start; offset < end;) {
+    const read = await scene.fetch([scene.at(0, offset)], options());
     if (read.length === 0) break;
     left.push(...read);
     offset = (read.at(-1)?.offset ?? end) + 1n;
   }
-  assert.ok(left.length < records.length, 'Nothing was removed.');
-  for (const { offset, messageId } of left) assert.equal(messageId, records[Number(offset)]?.messageId);
-  for (const last of records.slice(-4))
-    assert.ok(idsOf(left).includes(last.messageId), 'The last record of a key is gone.');
+  return left;
+}
+
+function assertAtTheirOffsets(left: readonly LogRecord[], appended: readonly NewRecord[]): void {
+  assertSame(
+    left,
+    left.flatMap(({ offset }) => appended[Number(offset)] ?? []),
+  );
 }
 
 /** Level 4: offsets, and what is found at them. */

@@ -1,11 +1,11 @@
-import type { FetchPosition, Log, TargetLog } from '../../broker/log.ts';
+import type { FetchPosition, Log, TargetLog, TopicOptions } from '../../broker/log.ts';
 import type { NewRecord } from '../../broker/record.ts';
 
 /** A log under test, and what the suite needs to bring about that no reader can. */
 export interface LogSubject {
   readonly log: Log;
   /** Creates a topic. */
-  createTopic(topic: string, partitions: number): Promise<void>;
+  createTopic(topic: string, partitions: number, options?: TopicOptions): Promise<void>;
   /** Appends records to a partition, in this order; resolves once they are as durable as the log promises. */
   append(topic: string, partition: number, records: readonly NewRecord[]): Promise<void>;
   /** Removes the records of a partition below an offset, as retention does. Absent: nothing is ever removed. */
@@ -29,7 +29,7 @@ export function targetLogSubject(
   const appender = new Appender(log);
   return {
     log,
-    createTopic: (topic, partitions) => log.createTopic(topic, partitions),
+    createTopic: (topic, partitions, options) => log.createTopic(topic, partitions, options),
     append: (topic, partition, records) => appender.append(topic, partition, records),
     close: () => log.close(),
     ...more,

@@ -104,7 +104,10 @@ it('packs what the log still needs, and lets the partition go: readers see the s
   const result = round().finally(() => over.abort());
   while (!over.signal.aborted) readings.push(await everything());
   for (const reading of readings) expect(reading).toEqual(before);
-  expect(await result).toEqual({ isOwner: true, waiting: 0, reason: undefined });
+  expect(await result).toEqual({
+    ...{ isOwner: true, waiting: 0, reason: undefined },
+    ...{ packedRecords: 2 * ROWS, droppedPartitions: 2, deletedEntries: 0, compactedRecords: 0 },
+  });
   expect(await partitionsLeft()).toEqual([21, 31, 41, 51, 61, 71, 81]);
   expect(await fixture.pool.query('select from tailrace.outbox_sealed')).toMatchObject({ rowCount: 0 });
 

@@ -11,7 +11,7 @@ afterAll(async () => {
   await database[Symbol.asyncDispose]();
 });
 
-const REFUSED = /compacted topic|delayed/;
+const REFUSED = /delayed/;
 
 it.each(suite.cases)('level $level: $name', async ({ name, run }) => {
   const { outcome } = await run();

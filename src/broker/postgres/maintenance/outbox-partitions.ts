@@ -57,13 +57,19 @@ export interface LeavingOptions {
   readonly logger: Logger;
 }
 
-/** What is left to do. */
-export interface LeavingResult {
+/** What was done, and what is left to do. */
+export interface LeavingResult extends Readonly<LeavingCounts> {
   readonly isOwner: boolean;
   /** Partitions that are full and, where that is known, old enough to leave. */
   readonly waiting: number;
   /** Why the first of them is still there. */
   readonly reason: string | undefined;
+}
+
+interface LeavingCounts {
+  /** Records that were packed into the log. */
+  packedRecords: number;
+  droppedPartitions: number;
 }
 
 /** Longer than most queries of the outbox. No partition can be attached while one is waited for to be detached. */
@@ -76,6 +82,7 @@ const WAIT_MS = 15_000;
 export async function leaveOutbox(client: pg.ClientBase, options: LeavingOptions): Promise<LeavingResult> {
   const isOwner = await ownsOutbox(client, options.schema);
   const reasons = new Map<string, string>();
+  const counts: LeavingCounts = { packedRecords: 0, droppedPartitions: 0 };
   for (;;) {
     const partitions = await readPartitions(client, options.schema);
     const lastPosition = await readLastPosition(client, options.schema);
@@ -86,9 +93,9 @@ export async function leaveOutbox(client: pg.ClientBase, options: LeavingOptions
         ({ high, sealedMs }) =>
           BigInt(high) <= lastPosition + 1n && (sealedMs === undefined || sealedMs >= options.keepMs),
       );
-      return { isOwner, waiting: waiting.length, reason: [...reasons.values()][0] };
+      return { isOwner, waiting: waiting.length, reason: [...reasons.values()][0], ...counts };
     }
-    const reason = await take(client, options, plan);
+    const reason = await take(client, options, plan, counts);
     if (reason !== undefined) reasons.set(plan.partition.name, reason);
   }
 }
@@ -98,17 +105,18 @@ async function take(
   client: pg.ClientBase,
   options: LeavingOptions,
   { step, partition }: Exclude<PartitionStep, { step: 'none' }>,
+  counts: LeavingCounts,
 ): Promise<string | undefined> {
   const { schema, logger } = options;
   switch (step) {
     case 'seal':
       return unlessBusy('a transaction that writes to it is open', () => seal(client, options, partition));
     case 'leave':
-      return leave(client, options, partition);
+      return leave(client, options, partition, counts);
     case 'finalize':
       return detach(client, options, partition, 'finalize');
     case 'drop':
-      return drop(client, options, partition);
+      return drop(client, options, partition, counts);
     case 'forget':
       await client.query(`delete from ${schema}.outbox_sealed where name = $1`, [partition.name]);
       logger.info({ partition: partition.name }, 'a partition of the outbox has left');
@@ -139,12 +147,13 @@ async function leave(
   client: pg.ClientBase,
   options: LeavingOptions,
   partition: OutboxPartition,
+  counts: LeavingCounts,
 ): Promise<string | undefined> {
   const { schema, checkpointSeq } = options;
   const packing: PackingOptions = { schema, checkpointSeq, range: partition };
   if (await isUncovered(client, schema, partition)) return 'the relay has yet to store a checkpoint behind it';
   if (await hasDeadLetters(client, schema, partition)) return 'dead letters of the relay are in it';
-  await packRange(client, packing);
+  counts.packedRecords += await packRange(client, packing);
   if (await isNamed(client, packing)) return 'the newest entries of the log name rows of it';
   return detach(client, options, partition, 'concurrently');
 }
@@ -177,6 +186,7 @@ async function drop(
   client: pg.ClientBase,
   { schema, waitMs = WAIT_MS, logger }: LeavingOptions,
   partition: OutboxPartition,
+  counts: LeavingCounts,
 ): Promise<string | undefined> {
   const { name, low, high } = partition;
   if (!(await isUncovered(client, schema, partition))) {
@@ -184,6 +194,7 @@ async function drop(
       inTransaction(client, async () => {
         await client.query(`set local lock_timeout = ${waitMs}`);
         await client.query(`drop table ${schema}.${name}`);
+        counts.droppedPartitions += 1;
       }),
     );
   }

@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { packRecords, sizeOf, type PackedRecord } from '../packed-entry.ts';
+import { packRecords, sizeOf, type PackedRecord, type PackedSpan } from '../packed-entry.ts';
 
 /** Positions of the outbox, from `low` to before `high`. */
 export interface PositionRange {
@@ -17,7 +17,7 @@ export interface PackingOptions {
 }
 
 /** At most as many records, and about as many bytes before they are compressed, are packed together. */
-const PACK = { records: 1_000, bytes: 256_000 };
+export const PACK = { records: 1_000, bytes: 256_000 };
 const ENTRIES_A_LOOK = 200;
 
 interface EntryPlace {
@@ -29,16 +29,19 @@ interface EntryPlace {
 /**
  * Packs what the log still needs of a range of the outbox: entries that name its rows are replaced by entries that hold them,
  * some at a time, each time in one transaction. So readers see the one or the other, and an interruption leaves a state to go
- * on from. The writer only ever adds entries behind these, so it is not held up. One at a time for a log.
+ * on from. The writer only ever adds entries behind these, so it is not held up. One at a time for a log. Answers how many
+ * records were packed.
  *
  * Throws what Postgres throws, and where a row is missing that an entry names.
  */
-export async function packRange(client: pg.ClientBase, options: PackingOptions): Promise<void> {
+export async function packRange(client: pg.ClientBase, options: PackingOptions): Promise<number> {
   let last: EntryPlace | undefined;
+  let packed = 0;
   for (;;) {
     const found = await findEntries(client, options, last);
-    if (found.length === 0) return;
+    if (found.length === 0) return packed;
     for (const group of neighbours(found, PACK.records)) await packGroup(client, options, group);
+    packed += found.reduce((sum, { count }) => sum + count, 0);
     last = found.at(-1);
   }
 }
@@ -106,13 +109,12 @@ export function stretches(
   return records === 0 ? counts : [...counts, records];
 }
 
-/** A message that is to be packed. */
-interface Named {
+/** A message of the outbox at its offset. */
+export interface Named {
   readonly id: string;
   readonly offset: bigint;
-  /** Of its entry: as a packed record has it, and as the server writes it. */
+  /** Of its entry, as a packed record has it. */
   readonly appendedAt: string;
-  readonly appendedAtText: string;
 }
 
 async function packGroup(client: pg.ClientBase, options: PackingOptions, group: readonly EntryPlace[]): Promise<void> {
@@ -123,7 +125,10 @@ async function packGroup(client: pg.ClientBase, options: PackingOptions, group: 
     const sizes = await readSizes(client, schema, named);
     let at = 0;
     for (const count of stretches(sizes, PACK)) {
-      await putIn(client, schema, group[0]?.partition ?? 0, seq, named.slice(at, at + count));
+      const records = await readRecords(client, schema, named.slice(at, at + count));
+      const span = { base: records[0]?.offset ?? 0n, count: BigInt(count) };
+      const appendedAt = records.at(-1)?.appendedAt ?? '0';
+      await insertPacked(client, schema, { partition: group[0]?.partition ?? 0, seq, span, appendedAt }, records);
       at += count;
     }
     await client.query('commit');
@@ -138,15 +143,15 @@ async function takeOut(
   { schema }: PackingOptions,
   group: readonly EntryPlace[],
 ): Promise<{ named: Named[]; seq: string }> {
-  const { rows } = await client.query<{ base: string; seq: string; at: string; at_text: string; ids: string[] }>(
+  const { rows } = await client.query<{ base: string; seq: string; at: string; ids: string[] }>(
     `delete from ${schema}.log_entry where partition = $1 and base = any($2::bigint[]) and ids is not null
-      returning base, seq, extract(epoch from appended_at)::text as at, appended_at::text as at_text, ids`,
+      returning base, seq, extract(epoch from appended_at)::text as at, ids`,
     [group[0]?.partition, group.map(({ base }) => base)],
   );
   if (rows.length !== group.length) throw new Error('Entries of the log were changed while they were to be packed.');
   rows.sort((a, b) => (BigInt(a.base) < BigInt(b.base) ? -1 : 1));
-  const named = rows.flatMap(({ base, at, at_text: text, ids }) =>
-    ids.map((id, n) => ({ id, offset: BigInt(base) + BigInt(n), appendedAt: at, appendedAtText: text })),
+  const named = rows.flatMap(({ base, at, ids }) =>
+    ids.map((id, n) => ({ id, offset: BigInt(base) + BigInt(n), appendedAt: at })),
   );
   return { named, seq: rows.at(-1)?.seq ?? '0' };
 }
@@ -174,13 +179,13 @@ interface OutboxRow extends Pick<PackedRecord, 'kind' | 'type' | 'key' | 'header
   readonly deliver_at: string | null;
 }
 
-async function putIn(
+/** The messages as they are packed. Throws where the outbox lacks one. */
+export async function readRecords(
   client: pg.ClientBase,
   schema: string,
-  partition: number,
-  seq: string,
   named: readonly Named[],
-): Promise<void> {
+): Promise<PackedRecord[]> {
+  if (named.length === 0) return [];
   const { rows } = await client.query<OutboxRow>(
     `select position, message_id, kind, type, key, headers::text, payload::text, payload_bytes,
         extract(epoch from occurred_at)::text as occurred_at, extract(epoch from expires_at)::text as expires_at,
@@ -188,20 +193,30 @@ async function putIn(
     among(named),
   );
   const byPosition = new Map(rows.map((row) => [row.position, row]));
-  const records = named.map((one) => recordOf(one, byPosition.get(one.id)));
-  const span = { base: named[0]?.offset ?? 0n, count: BigInt(named.length) };
+  return named.map((one) => recordOf(one, byPosition.get(one.id)));
+}
+
+/** What a packed entry has beside its records. */
+export interface PackedPlace {
+  /** Its number in `log_partition`. */
+  readonly partition: number;
+  readonly seq: string;
+  readonly span: PackedSpan;
+  /** Of its last record, in seconds since 1970. */
+  readonly appendedAt: string;
+}
+
+export async function insertPacked(
+  client: pg.ClientBase,
+  schema: string,
+  { partition, seq, span, appendedAt }: PackedPlace,
+  records: readonly PackedRecord[],
+): Promise<void> {
+  const bytes = records.reduce((sum, record) => sum + sizeOf(record), 0);
   await client.query(
     `insert into ${schema}.log_entry (partition, base, count, packed, bytes, seq, appended_at)
-      values ($1, $2, $3, $4, $5, $6, $7::timestamptz)`,
-    [
-      partition,
-      span.base.toString(),
-      named.length,
-      packRecords(records, span),
-      records.reduce((sum, record) => sum + sizeOf(record), 0),
-      seq,
-      named.at(-1)?.appendedAtText,
-    ],
+      values ($1, $2, $3, $4, $5, $6, to_timestamp($7::float8))`,
+    [partition, span.base.toString(), span.count.toString(), packRecords(records, span), bytes, seq, appendedAt],
   );
 }
 
@@ -218,9 +233,10 @@ function recordOf({ id, offset, appendedAt }: Named, row: OutboxRow | undefined)
 }
 
 /** The bounds let the server leave out partitions of the outbox. */
-const AMONG = 'where position = any($1::bigint[]) and position between $2::bigint and $3::bigint';
+export const AMONG = 'where position = any($1::bigint[]) and position between $2::bigint and $3::bigint';
 
-function among(named: readonly Named[]): unknown[] {
+/** The parameters of {@link AMONG}. */
+export function among(named: readonly Pick<Named, 'id'>[]): unknown[] {
   const ids = named.map(({ id }) => Number(id));
   return [`{${ids.join(',')}}`, smallest(ids), largest(ids)];
 }

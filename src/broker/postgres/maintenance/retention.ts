@@ -22,12 +22,12 @@ const ENTRIES_A_STEP = 500;
 
 /**
  * Moves the starts of partitions to where their topics' limits say, then deletes the entries that lie wholly below. The
- * start is what readers go by, so it may be interrupted anywhere. Throws what Postgres throws.
+ * start is what readers go by, so it may be interrupted anywhere. Answers how many were deleted. Throws what Postgres throws.
  *
  * @param schema quoted.
  * @param checkpointSeq of the last batch with a checkpoint: what a relay that starts over reads in later entries is kept.
  */
-export async function applyRetention(client: pg.ClientBase, schema: string, checkpointSeq: string): Promise<void> {
+export async function applyRetention(client: pg.ClientBase, schema: string, checkpointSeq: string): Promise<number> {
   const { rows: topics } = await client.query<{ name: string; ms: string | null; bytes: string | null }>(
     `select name, retention_ms as ms, retention_bytes as bytes from ${schema}.log_topic
       where retention_ms is not null or retention_bytes is not null order by name`,
@@ -37,7 +37,7 @@ export async function applyRetention(client: pg.ClientBase, schema: string, chec
     await expire(client, schema, topic);
     await outgrow(client, schema, topic);
   }
-  await deleteEntries(client, schema, checkpointSeq);
+  return deleteEntries(client, schema, checkpointSeq);
 }
 
 async function expire(client: pg.ClientBase, schema: string, { name, retentionMs }: LimitedTopic): Promise<void> {
@@ -139,7 +139,8 @@ async function moveStart(
 }
 
 /** The last entry of a partition stays: it says where the partition ends. */
-async function deleteEntries(client: pg.ClientBase, schema: string, checkpointSeq: string): Promise<void> {
+async function deleteEntries(client: pg.ClientBase, schema: string, checkpointSeq: string): Promise<number> {
+  let deleted = 0;
   for (;;) {
     const { rowCount } = await client.query(
       `delete from ${schema}.log_entry d using ${schema}.log_partition p cross join lateral (
@@ -151,10 +152,12 @@ async function deleteEntries(client: pg.ClientBase, schema: string, checkpointSe
       [checkpointSeq],
     );
     if (rowCount === 0) break;
+    deleted += rowCount ?? 0;
   }
   await client.query(
     `delete from ${schema}.log_segment s using ${schema}.log_partition p where p.id = s.partition and s.next_base <= p.start`,
   );
+  return deleted;
 }
 
 function numberOf(text: string | null): number | null {

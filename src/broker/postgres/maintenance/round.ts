@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { quoteSchema } from '../../../postgres/schema-name.ts';
 import type { Logger } from '../../../base/logger.ts';
 import { LEASE_NAME } from '../lease.ts';
+import { compactTopics, type CompactionBounds } from './compaction.ts';
 import { leaveOutbox, type LeavingResult } from './outbox-partitions.ts';
 import { applyRetention } from './retention.ts';
 
@@ -14,16 +15,26 @@ export interface RoundOptions {
   readonly keepOutboxMs: number;
   /** How long to wait for who uses the outbox, in milliseconds. @defaultValue 15_000 */
   readonly waitMs?: number;
+  /** How much compaction does in a round. @defaultValue a million records, 100,000 keys */
+  readonly compaction?: CompactionBounds;
   readonly logger: Logger;
 }
 
-/** What a round found; `busy`: somebody else is at it. */
-export type RoundResult = LeavingResult | 'busy';
+/** What a round did, and what it left. */
+export interface RoundReport extends LeavingResult {
+  /** Entries that retention deleted. */
+  readonly deletedEntries: number;
+  /** Records that were removed from compacted topics. */
+  readonly compactedRecords: number;
+}
+
+/** What a round did; `busy`: somebody else is at it. */
+export type RoundResult = RoundReport | 'busy';
 
 /**
- * Looks after the log once: moves the starts of partitions to where retention says, and lets partitions of the outbox leave
- * whose time is over. Each step is a transaction of its own, and
- * the next round goes on from whatever state it finds, so it may be interrupted anywhere. One round at a time in a schema.
+ * Looks after the log once: moves the starts of partitions to where retention says, lets partitions of the outbox leave
+ * whose time is over, and compacts topics. Each step is a transaction of its own, and the next round goes on from whatever
+ * state it finds, so it may be interrupted anywhere. One round at a time in a schema.
  *
  * Throws what Postgres throws.
  */
@@ -43,11 +54,11 @@ export async function maintain(client: pg.ClientBase, options: RoundOptions): Pr
 
 async function round(
   client: pg.ClientBase,
-  { schema: name, holder, keepOutboxMs: keepMs, waitMs, logger }: RoundOptions,
-): Promise<LeavingResult> {
+  { schema: name, holder, keepOutboxMs: keepMs, waitMs, compaction: bounds, logger }: RoundOptions,
+): Promise<RoundReport> {
   const schema = quoteSchema(name);
   const checkpointSeq = await readCheckpointSeq(client, schema);
-  await applyRetention(client, schema, checkpointSeq);
+  const deletedEntries = await applyRetention(client, schema, checkpointSeq);
   const result = await leaveOutbox(client, { schema, checkpointSeq, keepMs, waitMs, logger });
   await client.query(
     `insert into ${schema}.log_maintenance as m (name, ran_at, holder, is_owner, waiting, reason)
@@ -56,7 +67,8 @@ async function round(
         waiting = excluded.waiting, reason = excluded.reason`,
     [LEASE_NAME, holder, result.isOwner, result.waiting, result.reason ?? null],
   );
-  return result;
+  const compactedRecords = await compactTopics(client, { schema, checkpointSeq, bounds, logger });
+  return { ...result, deletedEntries, compactedRecords };
 }
 
 /** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
