@@ -16,6 +16,8 @@ import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts
 import { databaseUrl } from './database-url.ts';
 import { CommandFailure, notFound, usageFailure } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { assertGroup } from './known-group.ts';
+import { assertJson, encodedHeaders } from './message-options.ts';
 import {
   askAndWait,
   type AskOutcome,
@@ -196,6 +198,7 @@ async function runList(options: ListOptions, terminal: Terminal): Promise<void> 
   if (group !== undefined && relay === true) throw usageFailure('--group and --relay do not go together.');
   const url = databaseUrl(options.databaseUrl, terminal);
   const { letters, ofRelay } = await withClient({ url, schema, command: 'dead-letters' }, async (client) => {
+    if (group !== undefined) await assertGroup(client, schema, group);
     const isUnread = relay !== true && group === undefined && !(await mayReadRelayLetters(client, schema));
     return {
       letters: relay === true ? [] : await readLetters(client, options),
@@ -280,14 +283,15 @@ async function runShow(
   }
   const { topic, partition, offset } = placeOf(place);
   const url = databaseUrl(options.databaseUrl, terminal);
-  const { rows } = await withClient({ url, schema, command: 'dead-letters' }, (client) =>
-    client.query<WholeLetterRow>(
+  const { rows } = await withClient({ url, schema, command: 'dead-letters' }, async (client) => {
+    await assertGroup(client, schema, group);
+    return client.query<WholeLetterRow>(
       `select ${COLUMNS}, headers, payload::text as payload, payload_bytes as bytes
         from ${quoteSchema(schema)}.parked_message
         where group_name = $1 and topic = $2 and partition = $3 and record_offset = $4 order by generation desc limit 1`,
       [group, topic, partition, offset.toString()],
-    ),
-  );
+    );
+  });
   const [letter] = rows;
   if (letter === undefined) {
     throw notFound(
@@ -315,10 +319,14 @@ async function runOfGroup(
   { topic, type, reason, all, dryRun, ...options }: AskOptions,
   terminal: Terminal,
 ): Promise<void> {
-  const isNarrowed = [topic, type, reason].some((given) => given !== undefined);
-  if ([places.length > 0, isNarrowed, all === true].filter(Boolean).length !== 1) {
-    throw usageFailure('Expected places, or some of --topic, --type and --reason, or --all.');
-  }
+  const narrowing = Object.entries({ topic, type, reason }).flatMap(([name, value]) =>
+    value === undefined ? [] : [`--${name}`],
+  );
+  assertOneChoice('places, or some of --topic, --type and --reason, or --all', [
+    ...(places.length > 0 ? ['places'] : []),
+    ...(narrowing.length > 0 ? [narrowing.join(' and ')] : []),
+    ...(all === true ? ['--all'] : []),
+  ]);
   const narrowed = {
     ...(topic !== undefined && { topic }),
     ...(type !== undefined && { type }),
@@ -327,7 +335,7 @@ async function runOfGroup(
   const filters: DeadLetterFilter[] =
     places.length > 0 ? places.map((place) => ({ group, ...placeOf(place) })) : [{ group, ...narrowed }];
   const change = action === 'retry' ? retryDeadLetters : discardDeadLetters;
-  const done = await actOnLetters(options, dryRun, terminal, async (given) => {
+  const done = await actOnLetters(group, options, dryRun, terminal, async (given) => {
     const changed: DeadLetterPlace[] = [];
     for (const filter of filters) changed.push(...(await change(filter, given)));
     return changed;
@@ -335,6 +343,13 @@ async function runOfGroup(
   if (done.length === 0 && places.length > 0) throw nothingThere(places.length, group);
   tellOfGroup(action, done, { ...options, dryRun }, terminal);
   if (done.length < places.length) throw nothingThere(places.length - done.length, group);
+}
+
+/** What is meant is said in one way. */
+function assertOneChoice(expected: string, found: readonly string[]): void {
+  if (found.length === 1) return;
+  const what = found.length === 0 ? 'found none of them' : `found ${found.join(' together with ')}`;
+  throw usageFailure(`Expected ${expected}; ${what}. Nothing was done.`);
 }
 
 async function runEdit(
@@ -345,32 +360,39 @@ async function runEdit(
 ): Promise<void> {
   if (payload === undefined && header.length === 0) throw usageFailure('Expected --payload, or --header, or both.');
   const filter = { group, ...placeOf(place) };
+  if (payload !== undefined) assertJson(payload, '--payload');
   const edit = { ...(payload !== undefined && { payload }), ...(header.length > 0 && { headers: headersOf(header) }) };
-  const done = await actOnLetters(options, dryRun, terminal, (given) => editAndRetryDeadLetter(filter, edit, given));
+  const done = await actOnLetters(group, options, dryRun, terminal, (given) =>
+    editAndRetryDeadLetter(filter, edit, given),
+  );
   if (done.length === 0) throw nothingThere(1, group);
   tellOfGroup('edit-and-redrive', done, { ...options, dryRun }, terminal);
 }
 
 function headersOf(given: readonly string[]): Headers {
-  return Object.fromEntries(
+  const headers = Object.fromEntries(
     given.map((header) => {
       const at = header.indexOf('=');
       if (at < 1) throw usageFailure(`The header is ${JSON.stringify(header)}. Expected name=value.`);
       return [header.slice(0, at), header.slice(at + 1)];
     }),
   );
+  encodedHeaders(headers, 'a dead letter'); // what cannot be one is known before anything is asked
+  return headers;
 }
 
 function actOnLetters(
+  group: string,
   { schema, databaseUrl: given }: DatabaseOptions,
   dryRun: true | undefined,
   terminal: Terminal,
   work: (options: DeadLetterOptions) => Promise<readonly DeadLetterPlace[]>,
 ): Promise<readonly DeadLetterPlace[]> {
   const url = databaseUrl(given, terminal);
-  return withClient({ url, schema, command: 'dead-letters' }, (client) =>
-    work({ database: client, schema, dryRun: dryRun === true }),
-  );
+  return withClient({ url, schema, command: 'dead-letters' }, async (client) => {
+    await assertGroup(client, schema, group);
+    return work({ database: client, schema, dryRun: dryRun === true });
+  });
 }
 
 function tellOfGroup(
@@ -397,7 +419,7 @@ function tellOfGroup(
 }
 
 function nothingThere(count: number, group: string): CommandFailure {
-  return new CommandFailure(
+  return notFound(
     `Nothing was done for ${count}: the group ${group} has no dead letters there, or they are being handled. tailrace dead-letters list --all --group ${group} lists what it has.`,
   );
 }
@@ -435,13 +457,15 @@ async function runAsk(
   { schema, topic, type, reason, dryRun, all, wait, ...options }: AskOptions,
   terminal: Terminal,
 ): Promise<void> {
-  positions.forEach(assertPosition);
   if (type !== undefined || reason !== undefined || dryRun === true) {
     throw usageFailure('--type, --reason and --dry-run go with --group.');
   }
-  if ([positions.length > 0, topic !== undefined, all === true].filter(Boolean).length !== 1) {
-    throw usageFailure('Expected positions, or --topic, or --all.');
-  }
+  assertOneChoice('positions, or --topic, or --all', [
+    ...(positions.length > 0 ? ['positions'] : []),
+    ...(topic === undefined ? [] : ['--topic']),
+    ...(all === true ? ['--all'] : []),
+  ]);
+  positions.forEach(assertPosition);
   const url = databaseUrl(options.databaseUrl, terminal);
   const outcome = await withClient({ url, schema, command: 'dead-letters' }, (client) =>
     askAndWait(client, schema, action, { positions, topic }, wait * 1_000),

@@ -4,10 +4,10 @@ import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { notFound } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
 import { addGroupsDeleteCommand } from './groups-delete-command.ts';
 import { addGroupsSeekCommand } from './groups-seek-command.ts';
+import { assertGroup } from './known-group.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
 
@@ -138,7 +138,7 @@ interface MemberRow {
 async function runShow(group: string, { schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
   const url = databaseUrl(options.databaseUrl, terminal);
   const { members, places } = await withClient({ url, schema, command: 'groups' }, (client) =>
-    readGroup(client, quoteSchema(schema), group),
+    assertGroup(client, schema, group).then(() => readGroup(client, quoteSchema(schema), group)),
   );
   const report = {
     group,
@@ -173,12 +173,6 @@ async function readGroup(
   schema: string,
   group: string,
 ): Promise<{ readonly members: readonly MemberRow[]; readonly places: readonly PlaceRow[] }> {
-  const found = await client.query(`select from ${schema}.consumer_group where name = $1`, [group]);
-  if (found.rowCount === 0) {
-    throw notFound(
-      `There is no group ${JSON.stringify(group)} in this database. tailrace groups lists those that exist; they live in the database that their handlers write to.`,
-    );
-  }
   const members = await client.query<MemberRow>(
     `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds,
         static_lease_ms, host, joined_at

@@ -1,14 +1,14 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type pg from 'pg';
-import { messageOf, TailraceError } from '../base/errors.ts';
+import { TailraceError } from '../base/errors.ts';
 import { assertKey, assertTopic, assertType } from '../message/fields.ts';
-import { encodeHeaders } from '../message/headers.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { exampleHelp } from './help.ts';
+import { assertJson, encodedHeaders } from './message-options.ts';
 import type { Terminal } from './terminal.ts';
 
 interface PublishOptions extends DatabaseOptions {
@@ -60,7 +60,8 @@ function addHeader(text: string, former: Readonly<Record<string, string>>): Reco
 async function runPublish(topic: string, options: PublishOptions, terminal: Terminal): Promise<void> {
   const url = databaseUrl(options.databaseUrl, terminal);
   assertUsable(topic, options);
-  const payloads = options.payload === undefined ? payloadsOf(terminal.lines()) : [checkedJson(options.payload)];
+  const payloads =
+    options.payload === undefined ? payloadsOf(terminal.lines()) : [checkedJson(options.payload, '--payload')];
   const statement = publishStatement(topic, options);
   const { schema } = options;
   const ids = await withClient({ url, schema, command: 'publish' }, (client) =>
@@ -81,22 +82,16 @@ function assertUsable(topic: string, { key, type }: PublishOptions): void {
   }
 }
 
-/** The text stays as it is, so that no number loses digits; it is only looked at. */
-function checkedJson(text: string, line?: number): string {
-  try {
-    JSON.parse(text);
-    return text;
-  } catch {
-    const where = line === undefined ? '--payload' : `Line ${line} of standard input`;
-    throw usageFailure(`${where} is not JSON. Expected a value such as {"orderId": "A-1"}; nothing was published.`);
-  }
+function checkedJson(text: string, where: string): string {
+  assertJson(text, where);
+  return text;
 }
 
 async function* payloadsOf(lines: AsyncIterable<string>): AsyncGenerator<string, void, undefined> {
   let line = 0;
   for await (const text of lines) {
     line += 1;
-    if (text.trim() !== '') yield checkedJson(text, line);
+    if (text.trim() !== '') yield checkedJson(text, `Line ${line} of standard input`);
   }
 }
 
@@ -112,14 +107,6 @@ function publishStatement(topic: string, { schema, key, type, header, kind }: Pu
       from unnest($6::text[]) with ordinality message (payload, nth) order by nth`,
     values: [topic, key ?? null, type, encodedHeaders(header, type), kind],
   };
-}
-
-function encodedHeaders(headers: Readonly<Record<string, string>>, type: string): string {
-  try {
-    return encodeHeaders(headers, type);
-  } catch (error) {
-    throw usageFailure(messageOf(error));
-  }
 }
 
 /** How many messages, and about how many characters of them, go in one statement. */

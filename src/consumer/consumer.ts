@@ -292,7 +292,7 @@ class GroupConsumer implements Consumer<never> {
       taken: (taken, origin) => this.#take(taken, origin),
       revoked: (partition) => this.#revoke(partition),
       released: (partition) => this.#forget(partition, 'released'),
-      lost: (partition) => this.#lose(partition),
+      lost: (partition, isMoved) => this.#lose(partition, isMoved),
       topicsChanged: () => this.#parts?.fetcher.reassigned(),
       reachExtended: () => this.#parts?.fetcher.reassigned(),
       parkedChanged: () => this.#parts?.feeder.changed(),
@@ -378,7 +378,7 @@ class GroupConsumer implements Consumer<never> {
     else this.#parts?.fetcher.freed(partition);
   }
 
-  #lose(partition: AssignedPartition): void {
+  #lose(partition: AssignedPartition, isMoved = false): void {
     if (!this.#partitions.has(partition)) return;
     this.#forget(partition, 'lost');
     const { group, memberId, logger } = this.#settings;
@@ -391,7 +391,14 @@ class GroupConsumer implements Consumer<never> {
       partition: partition.partition,
       epoch: `${epoch}`,
     };
-    logger.warn(fields, 'A partition was lost: what was under way in it is undone');
+    if (isMoved) {
+      logger.info(
+        { ...fields, reason: 'moved' },
+        "The group's place in a partition was moved: what was under way is undone",
+      );
+    } else {
+      logger.warn(fields, 'A partition was lost: what was under way in it is undone');
+    }
     this.#parts?.membership.wake();
   }
 

@@ -11,7 +11,7 @@ import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartitio
 import type { ConsumerSettings } from './options.ts';
 import { elsewhere, fits, isSameOrigin, isShared, type Origin } from './origin.ts';
 import { missingPlaces, type TopicFacts } from './start-positions.ts';
-import { partitionName, planSync, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
+import { partitionName, planSync, wasMoved, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
 import type { TopicWatch } from './topic-watch.ts';
 
 /** A holding that knows how far it is finished. */
@@ -45,8 +45,8 @@ export interface MembershipEvents<H extends ProgressingHolding> {
   revoked(holding: H): void;
   /** It was given up in good order. */
   released(holding: H): void;
-  /** It is another's, or may be: nothing of it may be committed. */
-  lost(holding: H): void;
+  /** It is another's, or may be: nothing of it may be committed. `isMoved`: an operator has moved the group's place in it. */
+  lost(holding: H, isMoved?: boolean): void;
   /** A topic has appeared in the log, or has more partitions. */
   topicsChanged(): void;
   /** Partitions may begin records further on than before. */
@@ -292,7 +292,7 @@ export class Membership<H extends ProgressingHolding> {
     this.#tellHeld(heldFor);
     for (const { holding, reach } of extended) holding.mayReach(reach);
     if (extended.length > 0) this.#events.reachExtended();
-    this.#tell(plan, taken, origin);
+    this.#tell(plan, taken, origin, rows);
     this.#trustUntil(startedAt + leaseMs);
     this.#isTakeOpen = taken.length < take.length;
     return true;
@@ -392,8 +392,8 @@ export class Membership<H extends ProgressingHolding> {
     return reaches;
   }
 
-  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], origin: Origin): void {
-    for (const holding of plan.lost) this.#events.lost(holding);
+  #tell(plan: SyncPlan<H>, taken: readonly TakenPartition[], origin: Origin, rows: readonly CursorRow[]): void {
+    for (const holding of plan.lost) this.#events.lost(holding, wasMoved(holding, rows));
     for (const holding of plan.released) this.#events.released(holding);
     for (const holding of plan.revoke) this.#events.revoked(holding);
     for (const partition of taken) this.#events.taken(partition, origin);

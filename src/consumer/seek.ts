@@ -94,7 +94,7 @@ export function planSeek(
     if (to >= start && to <= end) return { partition, from, to };
     throw new TailraceError(
       'OFFSET_OUT_OF_RANGE',
-      `The group cannot be moved to offset ${to} of ${topic} partition ${partition}: expected ${start} to ${end}. Nothing was changed. Choose a place in between, or move to the earliest or the latest.`,
+      `The group cannot be moved to offset ${to} of ${topic} partition ${partition}: expected ${start} to ${end}. Nothing was changed. Choose a place in between, or move to the earliest or the latest${places.length > 1 ? ', or move the partitions that have such a place one by one (partition; in the command, --partition)' : ''}.`,
       { details: { topic, partition, offset: to, start, end } },
     );
   });

@@ -124,6 +124,16 @@ function stillHolds(holding: Holding, row: CursorRow, me: string): boolean {
   return row.owner === me && row.epoch === holding.epoch && row.generation === holding.generation;
 }
 
+/**
+ * Whether a partition that is lost was taken away by a seek: it begins anew, or nobody has taken it. An owner that did not
+ * hear of the end of its lease is told so before.
+ */
+export function wasMoved(holding: Holding, rows: readonly CursorRow[]): boolean {
+  const row = rows.find((each) => each.topic === holding.topic && each.partition === holding.partition);
+  if (row === undefined) return false;
+  return row.generation !== holding.generation || (row.owner === null && row.epoch > holding.epoch);
+}
+
 /** Whether everything that was appended to the topic before this partition was added is handled or parked. */
 function isOpen({ topic, opensAfter }: CursorRow, places: ReadonlyMap<string, bigint>): boolean {
   return (opensAfter ?? []).every(

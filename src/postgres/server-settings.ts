@@ -3,7 +3,7 @@ import { createServer } from 'node:net';
 import { TailraceError } from '../base/errors.ts';
 
 /** Settings of `postgresql.conf`, by name. */
-export type ServerSettings = Readonly<Record<string, string>>;
+export type ServerSettings = Readonly<Record<string, string | number | boolean>>;
 
 /**
  * What a local server needs beyond Postgres' own defaults: logical replication, nothing that is reachable from outside, and
@@ -23,11 +23,11 @@ export const DEFAULT_SETTINGS: ServerSettings = {
 /**
  * The lines of a settings file.
  *
- * @throws TailraceError `INVALID_OPTION`: not the name of a setting.
+ * @throws TailraceError `INVALID_OPTION`: not the name of a setting, or a value of none of these types.
  */
 export function formatSettings(settings: ServerSettings): string {
   return Object.entries(settings)
-    .map(([name, value]) => `${checkedName(name)} = '${escaped(value)}'\n`)
+    .map(([name, value]) => `${checkedName(name)} = '${escaped(textOf(name, value))}'\n`)
     .join('');
 }
 
@@ -36,6 +36,14 @@ function checkedName(name: string): string {
   throw new TailraceError(
     'INVALID_OPTION',
     `Not the name of a Postgres setting: ${JSON.stringify(name)}. Expected letters, digits, underscores and dots, such as max_connections.`,
+  );
+}
+
+function textOf(name: string, value: unknown): string {
+  if (typeof value === 'string' || typeof value === 'boolean' || Number.isFinite(value)) return String(value);
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The setting ${name} is ${typeof value === 'number' ? value : typeof value}. Expected text, a finite number, true or false.`,
   );
 }
 

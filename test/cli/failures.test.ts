@@ -116,6 +116,15 @@ describe('one line, and one document with --json:', () => {
   );
 });
 
+it.each([
+  ['publish', 'orders'],
+  ['dead-letters', 'edit-and-redrive', 'g', 'orders/0@1'],
+])('%s %s looks at its payload before it connects', async (...words) => {
+  const outcome = await run([...words, '--payload', '{', '--database-url', NOWHERE]);
+  expect(outcome).toMatchObject({ exitCode: 2, out: '' });
+  expect(outcome.err).toMatch(/--payload is not JSON/);
+});
+
 describe('a server without TLS', () => {
   const server = createServer((socket) => {
     socket.on('error', () => undefined).once('data', () => socket.write('N')); // its answer to a request for encryption

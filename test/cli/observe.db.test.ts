@@ -265,7 +265,10 @@ describe('a group that is behind', () => {
     expect(await cli(database, 'dead-letters', 'show', 'g', place)).toMatch(
       /\{"n" : 3\}\n\nError: three is too much\n/,
     );
+    await database.pool.query(`insert into tailrace.consumer_group (name) values ('other')`);
     expect(await document(database, 'dead-letters', 'list', '--group', 'other')).toMatchObject({ deadLetters: [] });
+    const none = await document(database, 'dead-letters', 'retry', '--group', 'other', '--all');
+    expect(none).toMatchObject({ deadLetters: [] });
     const asked = ['retry', '--group', 'g', '--reason', 'HANDLER_FAILED', '--dry-run'];
     expect(await document(database, 'dead-letters', ...asked)).toMatchObject({
       dryRun: true,
@@ -302,16 +305,26 @@ it.each([
   ['a group that is not there', 1, ['groups', 'show', 'none'], /no group "none"/],
   ['a dead letter that is not there', 1, ['dead-letters', 'show', 'g', 'counts/0@1'], /nothing aside at counts\/0@1/],
   ['a retry of nothing', 1, ['dead-letters', 'retry', '--group', 'g', 'counts/0@1'], /no dead letters there/],
+  ['a retry of an unknown group', 1, ['dead-letters', 'retry', '--group', 'none', '--all'], /no group "none"/],
+  ['a list of an unknown group', 1, ['dead-letters', 'list', '--group', 'none'], /no group "none"/],
+  ['a dead letter of an unknown group', 1, ['dead-letters', 'show', 'none', 'counts/0@1'], /no group "none"/],
   [
     'a retry of all, and of some',
     2,
     ['dead-letters', 'retry', '--group', 'g', '--all', '--type', 'T'],
-    /Expected places/,
+    /Expected places, .* found --type together with --all/,
+  ],
+  [
+    'a retry of all, and of a place',
+    2,
+    ['dead-letters', 'retry', 'counts/0@1', '--all'],
+    /Expected positions, .* found positions together with --all/,
   ],
   ['an edit of nothing', 2, ['dead-letters', 'edit-and-redrive', 'g', 'counts/0@1'], /Expected --payload/],
   ['a place that is none', 2, ['dead-letters', 'show', 'g', 'counts'], /Expected topic\/partition@offset/],
 ])('refuses %s', async (_what, exitCode, args, message) => {
   await using database = await createTestDatabase();
+  await database.pool.query(`insert into tailrace.consumer_group (name) values ('g')`);
   const outcome = await run([...args], { DATABASE_URL: database.connectionString });
   expect(outcome).toMatchObject({ exitCode, out: '' });
   expect(outcome.err).toMatch(message);

@@ -60,6 +60,7 @@ it('dead letters of the relay: lists and shows them, lets them be routed again, 
   expect((await cli(database, 'dead-letters')).out).toMatch(
     /^SET ASIDE AT +POSITION[^]* 3 +nowhere +Counted +k +1 +- +UNKNOWN_TOPIC/,
   );
+  await database.pool.query(`insert into tailrace.consumer_group (name) values ('g')`);
   expect((await cli(database, 'dead-letters', 'list', '--group', 'g')).out).toBe('There are none.\n');
   expect((await cli(database, 'dead-letters', 'list', '--topic', 'other')).out).toBe('There are none.\n');
   const shown = await cli(database, 'dead-letters', 'show', '--relay', '2', '--json');

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { partitionName, planSync, type CursorRow, type Holding } from '../../src/consumer/sync-plan.ts';
+import { partitionName, planSync, wasMoved, type CursorRow, type Holding } from '../../src/consumer/sync-plan.ts';
 
 const row = (changes: Partial<CursorRow> = {}): CursorRow => ({
   topic: 't',
@@ -30,6 +30,15 @@ const alive = (...ids: string[]) => ids.map((memberId) => ({ memberId, topics: [
 function plan(rows: CursorRow[], holdings: Holding[] = [], members = alive('a', 'b')) {
   return planSync({ memberId: 'a', members, rows, holdings });
 }
+
+it.each<[string, boolean, CursorRow[]]>([
+  ['moved back', true, [row({ generation: 2, epoch: 3n, owner: 'b' })]],
+  ['moved forward', true, [row({ epoch: 2n })]],
+  ['taken by another', false, [row({ epoch: 2n, owner: 'b' })]],
+  ['of a group that is gone', false, [row({ partition: 1 })]],
+])('tells a lost partition that was %s from others', (_, expected, rows) => {
+  expect(wasMoved(holding(), rows)).toBe(expected);
+});
 
 describe('planSync', () => {
   it('takes a free partition that it is to have', () => {

@@ -16,6 +16,7 @@ export const EXPECTED: Readonly<Record<string, readonly string[]>> = {
     'an invoice over 42 for order A-1', //
     'invoices: [{"order_id":"A-1","total":42}]',
   ],
+  'development.ts': ['at most 200 connections; messages in the outbox: 0'],
   'publishing.ts': [
     'migrations applied: 0',
     'orders A-1: event OrderPlaced',
@@ -41,6 +42,9 @@ export const EXPECTED: Readonly<Record<string, readonly string[]>> = {
     'dead letter of mail: OrderPlaced A-2 after 5 attempts, Error: the mail server refuses this',
   ],
 };
+
+/** Examples that take no other server than their own. */
+export const ON_THEIR_OWN: ReadonlySet<string> = new Set(['development.ts']);
 
 /** Examples whose lines may come in another order. */
 export const UNORDERED: ReadonlySet<string> = new Set(['consuming.ts']);

@@ -67,7 +67,7 @@ describe('a local server', () => {
 
   it('takes settings, whatever characters they hold, and leaves the last word to alter system', async () => {
     const note = `it's 50 % \\ "quoted"\nand on`;
-    await using server = await startLocalServer({ settings: { max_connections: '7', 'tailrace.note': note } });
+    await using server = await startLocalServer({ settings: { max_connections: 7, 'tailrace.note': note } });
     expect(await settings(server, 'max_connections', 'tailrace.note', 'wal_level')).toEqual(['7', note, 'logical']);
     await query(server, `alter system set tailrace.note = 'other'`);
     await query(server, 'select pg_reload_conf()');
@@ -161,6 +161,16 @@ describe('a server that cannot start', () => {
       code: 'INVALID_OPTION',
     });
   });
+
+  it.each([{ max_connections: Number.NaN }, { max_connections: null as unknown as string }])(
+    'refuses the value in %o',
+    async (settings) => {
+      await expect(startLocalServer({ settings })).rejects.toMatchObject({
+        code: 'INVALID_OPTION',
+        message: expect.stringMatching(/^The setting max_connections is (NaN|object)\. /) as string,
+      });
+    },
+  );
 });
 
 async function expectToRun(options: LocalServerOptions): Promise<void> {
