@@ -1,4 +1,4 @@
--- tailrace 11: messages that are produced outside business transactions.
+-- tailrace 11: messages that are produced outside business transactions, and topics that are deleted.
 
 -- The last batch of each producer that is in the outbox. It commits with the batch, so a batch that is sent again, because
 -- nobody knows what became of it, is not added twice.
@@ -34,5 +34,9 @@ begin
   return true;
 end $$;
 revoke execute on function tailrace.claim_batch(uuid, bigint) from public;
+
+-- A topic that is deleted takes the places of groups in it along. Places that are new begin with this epoch, above those of the
+-- former ones: whoever had one of these cannot take it for the new one.
+alter table tailrace.consumer_group add column first_epoch bigint not null default 0;
 
 insert into tailrace.migration (version, name) values (11, 'producer');

@@ -42,7 +42,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
  * `lag` in messages; `seconds` since the first of them was appended. Both are null where this database does not hold the
  * log of the topic.
  */
-function placesSql(schema: string): string {
+export function placesSql(schema: string): string {
   return `select c.group_name, c.topic, c.partition, c.owner, c.wanted, c.epoch::text as epoch, c.generation, c.next_offset::text as next_offset, tail.next_offset::text as end,
       (case when tail.next_offset > c.next_offset then tail.next_offset - c.next_offset when p.id is not null then 0 end)::text as lag,
       case when p.id is not null then case when tail.next_offset > c.next_offset then
@@ -233,10 +233,10 @@ function groupText(
   return `${members.length === 0 ? 'No member is there.\n' : memberTable}\n${placeTable}`;
 }
 
-function big(text: string | null): bigint | null {
+export function big(text: string | null): bigint | null {
   return text === null ? null : BigInt(text);
 }
 
-function rounded(seconds: number | null): number | null {
+export function rounded(seconds: number | null): number | null {
   return seconds === null ? null : Math.round(seconds * 10) / 10;
 }

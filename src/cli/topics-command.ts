@@ -8,9 +8,12 @@ import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts
 import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
-import { bytesOrNone, durationOrNone, showBytes, showDuration } from './quantities.ts';
+import { bytesOrNone, durationOrNone } from './quantities.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
+import { readKept, showKept } from './topic-kept.ts';
+import { addTopicsDeleteCommand } from './topics-delete-command.ts';
+import { addTopicsDescribeCommand } from './topics-describe-command.ts';
 import { wholeNumber } from './whole-number.ts';
 
 interface RetentionOptions extends DatabaseOptions {
@@ -30,8 +33,10 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
   const topics = program
     .command('topics')
     .helpCommand(false)
-    .summary('list topics, create one, change what it keeps, or add partitions')
-    .description('Lists topics, creates one, changes what it keeps, or gives it more partitions.')
+    .summary('list topics, describe, create, change or delete one')
+    .description(
+      'Lists topics, describes one, creates one, changes what it keeps, gives it more partitions, or deletes it.',
+    )
     .addHelpText('after', defaultCommandHelp('tailrace topics list'));
   withDatabaseOptions(topics.command('list', { isDefault: true }))
     .summary('partitions, offsets and sizes')
@@ -82,6 +87,8 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
     .action((topic: string, { partitions, ...options }: CreateOptions) =>
       runAlter(topic, { ...options, partitions: asksForPartitions ? partitions : undefined }, terminal),
     );
+  addTopicsDescribeCommand(topics, terminal);
+  addTopicsDeleteCommand(topics, terminal);
 }
 
 function withRetentionOptions(command: Command): Command {
@@ -267,36 +274,6 @@ async function runAlterKept(
       ? `${JSON.stringify({ schema, topic, ...kept })}\n`
       : `The topic ${topic} keeps ${kept === undefined ? 'nothing any more' : showKept(kept)}.\n`,
   );
-}
-
-/** What a topic keeps; null: without a limit. */
-interface Kept {
-  readonly retentionMs: number | null;
-  readonly retentionBytes: number | null;
-  readonly compact: boolean;
-  readonly minCompactionLagMs: number;
-  readonly deleteRetentionMs: number;
-}
-
-async function readKept(client: pg.Client, schema: string, topic: string): Promise<Kept | undefined> {
-  const { rows } = await client.query<Kept>(
-    `select retention_ms::float8 as "retentionMs", retention_bytes::float8 as "retentionBytes", compact,
-        compaction_lag_ms::float8 as "minCompactionLagMs", delete_retention_ms::float8 as "deleteRetentionMs"
-      from ${quoteSchema(schema)}.log_topic where name = $1`,
-    [topic],
-  );
-  return rows[0];
-}
-
-function showKept({ retentionMs, retentionBytes, compact, minCompactionLagMs }: Kept): string {
-  const limits = [
-    ...(retentionMs === null ? [] : [`for ${showDuration(retentionMs)}`]),
-    ...(retentionBytes === null ? [] : [`up to ${showBytes(retentionBytes)} in each partition`]),
-  ];
-  const kept = `its records ${limits.length === 0 ? 'for ever' : limits.join(' and ')}`;
-  return compact
-    ? `${kept}, once they are older than ${showDuration(minCompactionLagMs)} only the last of each key`
-    : kept;
 }
 
 function durationOf(given: number | 'none' | undefined): number | undefined {

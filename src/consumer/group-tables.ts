@@ -19,6 +19,8 @@ export interface GroupState {
   readonly heldFor: string | undefined;
   /** The share of partitions for members that are canaries. */
   readonly canaryPercent: number;
+  /** Whether there was no such group before. */
+  readonly isNew: boolean;
 }
 
 /** A member as it reports itself. */
@@ -118,18 +120,21 @@ export class GroupTables {
     await client.query(
       `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}`,
     );
-    for (;;) {
+    for (let isNew = false; ;) {
       const { rows } = await client.query<{ held_for: string | null; canary_percent: number }>(
         `select coalesce(hands_over_to, follows) as held_for, canary_percent from ${this.#schema}.consumer_group
           where name = $1 for update`,
         [this.#group],
       );
       const [group] = rows;
-      if (group !== undefined) return { heldFor: group.held_for ?? undefined, canaryPercent: group.canary_percent };
-      await client.query(
+      if (group !== undefined) {
+        return { heldFor: group.held_for ?? undefined, canaryPercent: group.canary_percent, isNew };
+      }
+      const { rowCount } = await client.query(
         `insert into ${this.#schema}.consumer_group (name, ephemeral) values ($1, $2) on conflict do nothing`,
         [this.#group, this.#isEphemeral],
       );
+      isNew = rowCount === 1;
     }
   }
 
@@ -208,8 +213,9 @@ export class GroupTables {
   async addCursors(client: pg.PoolClient, places: readonly AddedPartition[]): Promise<void> {
     if (places.length === 0) return;
     await client.query(
-      `insert into ${this.#schema}.consumer_cursor (group_name, topic, partition, next_offset, opens_after)
-       select $1, topic, partition, next_offset, opens_after::bigint[]
+      `insert into ${this.#schema}.consumer_cursor (group_name, topic, partition, next_offset, opens_after, epoch)
+       select $1, topic, partition, next_offset, opens_after::bigint[],
+         (select first_epoch from ${this.#schema}.consumer_group where name = $1)
        from unnest($2::text[], $3::int[], $4::bigint[], $5::text[]) v (topic, partition, next_offset, opens_after)`,
       [this.#group, ...columnsOf(places), places.map(({ opensAfter }) => opensAfter && `{${opensAfter.join(',')}}`)],
     );

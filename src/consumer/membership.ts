@@ -340,13 +340,15 @@ export class Membership<H extends ProgressingHolding> {
   async #knownRows(
     client: pg.PoolClient,
     facts: readonly TopicFacts[],
-    { heldFor }: GroupState,
+    { heldFor, isNew }: GroupState,
     origin: Origin,
   ): Promise<CursorRow[]> {
     let rows = await this.#tables.cursors(client);
     if (heldFor !== undefined) return rows; // a group that takes over from another one gets its places from that
-    if (rows.length === 0) await this.#tables.addCursors(client, this.#rememberedPlaces(origin));
-    if (rows.length === 0 && this.#remembered !== undefined) rows = await this.#tables.cursors(client);
+    if (isNew && this.#remembered !== undefined) {
+      await this.#tables.addCursors(client, this.#rememberedPlaces(origin));
+      rows = await this.#tables.cursors(client);
+    }
     const missing = missingPlaces(facts, rows);
     if (missing.length > 0) {
       await this.#tables.addCursors(client, missing);

@@ -116,7 +116,8 @@ it.each([
   ['another number of partitions', 2, ['create', 'counts', '--partitions', '4'], /exists with that number/],
   ['a bad name', 2, ['create', 'my topic'], /Not a name for a topic/],
   ['no partitions', 2, ['create', 'x', '--partitions', '0'], /whole number from 1/],
-  ['an unknown verb', 2, ['delete', 'counts'], /unknown command|too many arguments/],
+  ['an unknown verb', 2, ['destroy', 'counts'], /unknown command|too many arguments/],
+  ['a deletion by mistake', 2, ['delete', 'counts'], /add --yes/],
 ])('topics refuses %s', async (_what, exitCode, args, message) => {
   await using database = await createTestDatabase();
   await cli(database, 'topics', 'create', 'counts', '--partitions', '3');

@@ -1,10 +1,10 @@
-import type { TailraceError } from '../../base/errors.ts';
+import { TailraceError } from '../../base/errors.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import type { MessageKind } from '../../message/message.ts';
 import { beyondEnd, removed } from '../checks.ts';
 import type { FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
-import type { FetchRow } from './fetch-statement.ts';
+import { type FetchRow, NO_PARTITION } from './fetch-statement.ts';
 import { sizeOf, unpackRecords, type PackedRecord } from './packed-entry.ts';
 
 /** A place in the log that names an outbox row which the reader's snapshot does not see. */
@@ -38,7 +38,7 @@ export interface FetchLimits {
  * never skips one.
  *
  * @param positions in the order that the statement was given.
- * @throws TailraceError `OFFSET_OUT_OF_RANGE`, `CORRUPT_ENTRY`.
+ * @throws TailraceError `OFFSET_OUT_OF_RANGE`, `CORRUPT_ENTRY`; `UNKNOWN_TOPIC`: the topic was deleted.
  */
 export function readRows(
   rows: readonly FetchRow[],
@@ -201,5 +201,14 @@ function dateNotBefore(ms: number): Date {
 /** @param by how far the position lies beyond the end, or, negative, before the start. */
 function notThere(position: FetchPosition, by: bigint): TailraceError {
   const there = position.offset - by;
+  if (there === NO_PARTITION) return deleted(position);
   return by < 0n ? removed(position, there) : beyondEnd(position, there);
+}
+
+function deleted({ topic }: FetchPosition): TailraceError {
+  return new TailraceError(
+    'UNKNOWN_TOPIC',
+    `The topic ${topic} was deleted since it was read last. Where there is another of this name, its offsets begin with 0: ask where it starts, and read on from there.`,
+    { details: { topic } },
+  );
 }

@@ -1,3 +1,6 @@
+/** In place of the start of a partition that is not in the log any more: its topic was deleted. */
+export const NO_PARTITION = 9223372036854775807n;
+
 /**
  * Reads records of many partitions in one round trip. Parameters: the partitions' numbers, the offsets to begin at, the
  * most records, the most bytes. The `n`-th record of the `i`-th position (from 0 and from 1) is a row. Rows come, and
@@ -6,7 +9,8 @@
  *
  * A packed entry is one row, with its first wanted offset as `n`; its bytes count as a whole. A row without `message_id` and
  * `packed` names an outbox row that this snapshot does not see. A row without `id` and `packed` says that the position lies
- * beyond the end of its partition, by `n`, or before its start, by `-n`.
+ * beyond the end of its partition, by `n`, or before its start, by `-n`: this would be {@link NO_PARTITION} where the partition
+ * is gone.
  *
  * - `share`: how many records of each position are enough to fill the most records, since short ones leave room for
  *   long ones. Of positions in ascending order of what they have, it is the largest (room left) / (positions left).
@@ -21,7 +25,7 @@ export function fetchSql(schema: string): string {
   return `with wanted as materialized (
       select w.i, w.partition, w.start, coalesce((select e.base + e.count from ${schema}.log_entry e
         where e.partition = w.partition order by e.base desc limit 1), 0) as ending,
-        coalesce((select p.start from ${schema}.log_partition p where p.id = w.partition), 0) as beginning
+        coalesce((select p.start from ${schema}.log_partition p where p.id = w.partition), ${NO_PARTITION}) as beginning
       from unnest($1::int[], $2::bigint[]) with ordinality w (partition, start, i)
     ), share as materialized (
       select greatest(1, max(($3::int - taken) / others))::bigint as n

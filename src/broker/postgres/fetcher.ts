@@ -1,4 +1,5 @@
 import type { Cluster } from '../../base/cluster.ts';
+import { isTailraceError } from '../../base/errors.ts';
 import { belowZero, fetchBounds, rotated, type FetchBounds } from '../checks.ts';
 import type { FetchOptions, FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
@@ -105,7 +106,7 @@ export class Fetcher {
     const values = [`{${ids.join(',')}}`, `{${offsets.join(',')}}`, bounds.maxRecords, bounds.maxBytes];
     const rows = await this.#parts.pool.query(this.#sql, values, 'tailrace_fetch');
     if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
-    const pass = readRows(
+    const pass = this.#readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),
       bounds,
@@ -114,5 +115,13 @@ export class Fetcher {
     if (gone !== undefined) throw danglingEntry(gone, this.#parts.quotedSchema);
     if (pass.records.length > 0) this.#parts.wakeUps.noteNews();
     return { ...pass, moved: new Map([...pass.moved].map(([n, position]) => [ids[n] ?? 0, position])) };
+  }
+  #readRows(rows: readonly FetchRow[], positions: readonly FetchPosition[], bounds: FetchBounds): FetchPass {
+    try {
+      return readRows(rows, positions, bounds);
+    } catch (error) {
+      if (isTailraceError(error, 'UNKNOWN_TOPIC')) this.#parts.topics.forgetTopic(String(error.details['topic']));
+      throw error;
+    }
   }
 }

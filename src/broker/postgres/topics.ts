@@ -31,8 +31,8 @@ export interface TopicSettings {
 }
 
 /**
- * The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: there, topics and
- * partitions do not go away. Partitions that were added since are seen by `load`.
+ * The topics of a log. Remembers what it has seen, as long as it is on one timeline of one cluster: partitions
+ * that were added since are seen by `load`, and whoever finds that a topic was deleted says so.
  */
 export class Topics {
   readonly #pool: ReadPool;
@@ -66,6 +66,12 @@ export class Topics {
   forget(): void {
     this.#seen.clear();
     this.#formerCounts.clear();
+  }
+
+  /** Forgets a topic, which was deleted: there may be another of its name. */
+  forgetTopic(topic: string): void {
+    this.#seen.delete(topic);
+    this.#formerCounts.delete(topic);
   }
 
   /**
@@ -134,6 +140,7 @@ export class Topics {
         from ${this.#schema}.log_partition where topic = $1 order by partition`,
       [topic],
     );
+    this.forgetTopic(topic);
     if (rows.length === 0) return undefined;
     const ids = rows.map(([id]) => Number(id));
     const former = rows[0]?.[1] ?? '';
