@@ -25,6 +25,7 @@ const NEEDED: Readonly<Record<string, readonly string[]>> = {
   'dead-letters edit-and-redrive': ['--payload', '{}'],
   'groups seek': ['--topic', 'orders', '--to-earliest'],
   'topics alter': ['--partitions', '9'],
+  'topics delete': ['--yes'],
 };
 /** Will do for a name and for an id. */
 const ANYTHING = '00000000-0000-4000-8000-000000000000';
