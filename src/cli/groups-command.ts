@@ -1,11 +1,13 @@
 import { Command } from 'commander';
 import type pg from 'pg';
+import { unknownGroup } from '../consumer/group-admin.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { defaultCommandHelp, exampleHelp } from './help.ts';
 import { addGroupsDeleteCommand } from './groups-delete-command.ts';
+import { addGroupsDeploymentCommands } from './groups-deployment-commands.ts';
 import { addGroupsSeekCommand } from './groups-seek-command.ts';
 import { assertGroup } from './known-group.ts';
 import { formatTable } from './table.ts';
@@ -16,9 +18,9 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
   const groups = program
     .command('groups')
     .helpCommand(false)
-    .summary('list consumer groups, show how far one is, move or delete it')
+    .summary('list consumer groups, show how far one is, move, replace or delete it')
     .description(
-      'Lists consumer groups, shows one (its members, and how far it is in each partition), moves or deletes it.',
+      'Lists consumer groups, shows one (its members, and how far it is in each partition), moves, clones, replaces or deletes it.',
     )
     .addHelpText('after', defaultCommandHelp('tailrace groups list'));
   withDatabaseOptions(groups.command('list', { isDefault: true }))
@@ -35,6 +37,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
     .addHelpText('after', exampleHelp('tailrace groups describe billing'))
     .action((group: string, options: DatabaseOptions) => runShow(group, options, terminal));
   addGroupsSeekCommand(groups, terminal);
+  addGroupsDeploymentCommands(groups, terminal);
   addGroupsDeleteCommand(groups, terminal);
 }
 
@@ -131,23 +134,50 @@ interface MemberRow {
   readonly topics: readonly string[];
   readonly lease_seconds: number;
   readonly static_lease_ms: number | null;
+  readonly canary: boolean;
   readonly host: string | null;
   readonly joined_at: Date;
 }
 
+interface DeploymentRow {
+  readonly ephemeral: boolean;
+  readonly follows: string | null;
+  readonly hands_over_to: string | null;
+  readonly handed_over_at: Date | null;
+  readonly canary_percent: number;
+}
+
+/** What is out of the ordinary about a group. */
+function deploymentText({ ephemeral, follows, hands_over_to, handed_over_at, canary_percent }: DeploymentRow): string {
+  const lines = [
+    ...(ephemeral ? ['It is ephemeral: it goes with its process.'] : []),
+    ...(follows === null ? [] : [`It waits to take over from ${follows}.`]),
+    ...(hands_over_to === null || handed_over_at !== null ? [] : [`It is handing over to ${hands_over_to}.`]),
+    ...(handed_over_at === null ? [] : [`It has handed over to ${hands_over_to}.`]),
+    ...(canary_percent === 0 ? [] : [`Canaries get ${canary_percent} percent of the partitions.`]),
+  ];
+  return lines.map((line) => `${line}\n`).join('');
+}
+
 async function runShow(group: string, { schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
   const url = databaseUrl(options.databaseUrl, terminal);
-  const { members, places } = await withClient({ url, schema, command: 'groups' }, (client) =>
+  const { row, members, places } = await withClient({ url, schema, command: 'groups' }, (client) =>
     assertGroup(client, schema, group).then(() => readGroup(client, quoteSchema(schema), group)),
   );
   const report = {
     group,
-    members: members.map(({ member_id, topics, lease_seconds, static_lease_ms, host, joined_at }) => ({
+    ephemeral: row.ephemeral,
+    follows: row.follows,
+    handsOverTo: row.hands_over_to,
+    handedOverAt: row.handed_over_at?.toISOString() ?? null,
+    canaryPercent: row.canary_percent,
+    members: members.map(({ member_id, topics, lease_seconds, static_lease_ms, canary, host, joined_at }) => ({
       member: member_id,
       host,
       topics,
       leaseSeconds: rounded(lease_seconds),
       staticLeaseSeconds: static_lease_ms === null ? null : static_lease_ms / 1000,
+      canary,
       joinedAt: joined_at.toISOString(),
     })),
     partitions: places.map(
@@ -165,17 +195,31 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
       }),
     ),
   };
-  terminal.out(options.json === true ? `${JSON.stringify(report)}\n` : groupText(report.members, report.partitions));
+  terminal.out(
+    options.json === true
+      ? `${JSON.stringify(report)}\n`
+      : `${deploymentText(row)}${groupText(report.members, report.partitions)}`,
+  );
 }
 
 async function readGroup(
   client: pg.Client,
   schema: string,
   group: string,
-): Promise<{ readonly members: readonly MemberRow[]; readonly places: readonly PlaceRow[] }> {
+): Promise<{
+  readonly row: DeploymentRow;
+  readonly members: readonly MemberRow[];
+  readonly places: readonly PlaceRow[];
+}> {
+  const found = await client.query<DeploymentRow>(
+    `select ephemeral, follows, hands_over_to, handed_over_at, canary_percent from ${schema}.consumer_group where name = $1`,
+    [group],
+  );
+  const [row] = found.rows;
+  if (row === undefined) throw unknownGroup(group);
   const members = await client.query<MemberRow>(
     `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds,
-        static_lease_ms, host, joined_at
+        static_lease_ms, canary, host, joined_at
       from ${schema}.consumer_member where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
     [group],
   );
@@ -183,7 +227,7 @@ async function readGroup(
     `select * from (${placesSql(schema)}) place where group_name = $1 order by topic collate "C", partition`,
     [group],
   );
-  return { members: members.rows, places: places.rows };
+  return { row, members: members.rows, places: places.rows };
 }
 
 function groupText(
@@ -193,6 +237,7 @@ function groupText(
     topics: readonly string[];
     leaseSeconds: number | null;
     staticLeaseSeconds: number | null;
+    canary: boolean;
   }[],
   places: readonly {
     topic: string;
@@ -207,12 +252,13 @@ function groupText(
   }[],
 ): string {
   const memberTable = formatTable(
-    ['MEMBER', 'HOST', 'LEASE SECONDS', 'STATIC SECONDS', 'TOPICS'],
-    members.map(({ member, host, leaseSeconds, staticLeaseSeconds, topics }) => [
+    ['MEMBER', 'HOST', 'LEASE SECONDS', 'STATIC SECONDS', 'CANARY', 'TOPICS'],
+    members.map(({ member, host, leaseSeconds, staticLeaseSeconds, canary, topics }) => [
       member,
       host,
       leaseSeconds,
       staticLeaseSeconds,
+      canary ? 'yes' : '',
       topics.join(' '),
     ]),
   );

@@ -7,12 +7,16 @@ import type { ConsumerDatabase } from './options.ts';
 /** A database in which groups are looked after: a `pg.Pool`, or whatever hands out clients as it does. */
 export type GroupDatabase = Pick<ConsumerDatabase, 'connect'>;
 
-/** A group, and where it is. */
-export interface GroupInDatabase {
+/** Where groups are. */
+export interface GroupsPlace {
   readonly database: GroupDatabase;
   /** Quoted. */
   readonly schema: string;
   readonly schemaName: string;
+}
+
+/** A group, and where it is. */
+export interface GroupInDatabase extends GroupsPlace {
   readonly group: string;
 }
 
@@ -31,18 +35,32 @@ export interface MoveInPartition {
  * @throws TailraceError `UNKNOWN_GROUP`, `NOT_MIGRATED`.
  */
 export async function inGroup<Result>(
-  { database, schema, schemaName, group }: GroupInDatabase,
+  { group, ...place }: GroupInDatabase,
   work: (locked: LockedGroup) => Promise<Result>,
+): Promise<Result> {
+  return inGroups(place, [group], (client) => work(new LockedGroup(client, place.schema, group)));
+}
+
+/**
+ * The same for several groups at once.
+ *
+ * @throws TailraceError `UNKNOWN_GROUP`, `NOT_MIGRATED`.
+ */
+export async function inGroups<Result>(
+  { database, schema, schemaName }: GroupsPlace,
+  groups: readonly string[],
+  work: (client: pg.PoolClient) => Promise<Result>,
 ): Promise<Result> {
   const client = await database.connect();
   let failed = true;
   try {
     await assertMigrated(client, schemaName);
     await client.query('begin isolation level read committed');
-    const locked = new LockedGroup(client, schema, group);
-    await locked.lock();
-    const result = await work(locked);
-    await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, JSON.stringify({ group, members: ALL_MEMBERS })]);
+    for (const group of [...groups].sort()) await new LockedGroup(client, schema, group).lock();
+    const result = await work(client);
+    for (const group of groups) {
+      await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, JSON.stringify({ group, members: ALL_MEMBERS })]);
+    }
     await client.query('commit');
     failed = false;
     return result;
@@ -59,6 +77,17 @@ async function assertMigrated(client: pg.PoolClient, schema: string): Promise<vo
     `The schema ${schema} of this database is at migration ${version}; this needs ${GROUPS_MIGRATION}. Run: tailrace migrate`,
     { details: { schema, version } },
   );
+}
+
+/** What the row of a group says of deployments. */
+export interface GroupRowState {
+  readonly ephemeral: boolean;
+  /** The group that it is to take over from. */
+  readonly follows: string | null;
+  /** The group that it gives everything up for. */
+  readonly handsOverTo: string | null;
+  /** Since when that group has all of it. */
+  readonly handedOverAt: Date | null;
 }
 
 /** A group whose row is locked by the transaction of `client`. */
@@ -90,6 +119,18 @@ export class LockedGroup {
       [this.group],
     );
     return rows.map(({ member_id }) => member_id);
+  }
+
+  /** What its row says beside its places. */
+  async state(): Promise<GroupRowState> {
+    const { rows } = await this.client.query<GroupRowState>(
+      `select ephemeral, follows, hands_over_to as "handsOverTo", handed_over_at as "handedOverAt" from ${this.schema}.consumer_group
+        where name = $1`,
+      [this.group],
+    );
+    const [state] = rows;
+    if (state === undefined) throw unknownGroup(this.group);
+    return state;
   }
 
   /** The topics in which the group has a place. */
@@ -156,6 +197,11 @@ export class LockedGroup {
       ],
     );
   }
+}
+
+/** The error for a group that is in the way of what was asked. */
+export function groupInUse(group: string, problem: string): TailraceError {
+  return new TailraceError('GROUP_IN_USE', `The group ${group} ${problem}`, { details: { group } });
 }
 
 /** The error for a group that is not in the database. */

@@ -20,6 +20,16 @@ export type {
   RecordPlace,
 } from './handlers.ts';
 export type { DelayedRetries } from './delayed-retries.ts';
+export { setCanaryShare, type CanaryShare, type CanaryShareOptions } from './canary-share.ts';
+export { cloneGroup, type ClonedGroup, type CloneGroupOptions } from './clone-group.ts';
+export {
+  abortCutover,
+  cutOver,
+  type CutoverGroups,
+  type CutoverOptions,
+  type CutoverProgress,
+  type CutoverResult,
+} from './cutover.ts';
 export { deleteGroup, type DeletedGroup, type DeleteGroupOptions } from './delete-group.ts';
 export { seekGroup, type SeekMove, type SeekOptions, type SeekTarget } from './seek.ts';
 export type { GroupDatabase } from './group-admin.ts';

@@ -12,6 +12,8 @@ export interface CommandHelp {
 
 const ARGUMENTS: Readonly<Record<string, string>> = {
   mode: 'wal',
+  new: 'billing-v2',
+  old: 'billing',
   place: 'orders/0@0',
   places: '1',
   position: '1',
@@ -23,6 +25,7 @@ const ARGUMENTS: Readonly<Record<string, string>> = {
 const NEEDED: Readonly<Record<string, readonly string[]>> = {
   publish: ['--payload', '{}'],
   'dead-letters edit-and-redrive': ['--payload', '{}'],
+  'groups canary': ['--percent', '10'],
   'groups seek': ['--topic', 'orders', '--to-earliest'],
   'topics alter': ['--partitions', '9'],
   'topics delete': ['--yes'],

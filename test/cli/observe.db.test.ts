@@ -220,6 +220,7 @@ describe('a group that is behind', () => {
         topics: ['counts'],
         leaseSeconds: expect.any(Number),
         staticLeaseSeconds: null,
+        canary: false,
         joinedAt: expect.stringMatching(/^\d{4}-.*Z$/),
       },
     ]);
