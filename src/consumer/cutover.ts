@@ -208,28 +208,6 @@ class Cutover {
         [to],
       );
       const generation = group?.generation ?? 2;
-      // Those whose owner died keep its name: the next one has reason to look what it died of.
-      const places = await client.query(
-        `insert into ${schema}.consumer_cursor as mine (group_name, topic, partition, next_offset, reach, opens_after,
-            generation, replay_below, replay_until, replay_except, abandonments, abandoned_at, owner)
-          select $2, c.topic, c.partition, next_offset, reach, opens_after, $3, replay_below, replay_until, replay_except,
-            abandonments, abandoned_at, a.owner
-          from ${schema}.consumer_cursor c
-          left join unnest($4::text[], $5::int[], $6::text[]) a (topic, partition, owner)
-            on a.topic = c.topic and a.partition = c.partition
-          where c.group_name = $1
-          on conflict (group_name, topic, partition) do update set next_offset = excluded.next_offset,
-            reach = excluded.reach, opens_after = excluded.opens_after, generation = excluded.generation,
-            replay_below = excluded.replay_below, replay_until = excluded.replay_until,
-            replay_except = excluded.replay_except, abandonments = excluded.abandonments,
-            abandoned_at = excluded.abandoned_at, owner = excluded.owner, wanted = null, epoch = mine.epoch + 1`,
-        [
-          ...[from, to, generation],
-          abandoned.map(({ topic }) => topic),
-          abandoned.map(({ partition }) => partition),
-          abandoned.map(({ owner }) => owner),
-        ],
-      );
       const handled = await copyHandled(client, log, { schema, from, to, generation });
       const parked = await moveRows(client, schema, 'parked_message', 'revision = p.revision + 1', [
         from,
@@ -237,6 +215,19 @@ class Cutover {
         generation,
       ]);
       await moveRows(client, schema, 'suspect_attempt', undefined, [from, to, generation]);
+      // Those whose owner died keep its name: the next one has reason to look what it died of. Epochs go on rising.
+      const places = await client.query(
+        `update ${schema}.consumer_cursor c set group_name = $2, generation = $3, epoch = c.epoch + 1, wanted = null,
+            owner = (select a.owner from unnest($4::text[], $5::int[], $6::text[]) a (topic, partition, owner)
+              where a.topic = c.topic and a.partition = c.partition)
+          where c.group_name = $1`,
+        [
+          ...[from, to, generation],
+          abandoned.map(({ topic }) => topic),
+          abandoned.map(({ partition }) => partition),
+          abandoned.map(({ owner }) => owner),
+        ],
+      );
       await client.query(`update ${schema}.consumer_group set handed_over_at = now() where name = $1`, [from]);
       return { places: places.rowCount ?? 0, handled, parked };
     });
