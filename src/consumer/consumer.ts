@@ -123,7 +123,7 @@ const SWEEP_MS = 30_000;
 class GroupConsumer implements Consumer<never> {
   readonly #settings: ConsumerSettings;
   readonly #tracing: Tracing | undefined = loadTracing();
-  readonly #registry = new HandlerRegistry();
+  readonly #registry: HandlerRegistry;
   readonly #partitions = new Set<AssignedPartition>();
   readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
   readonly #progress = new Signal();
@@ -141,6 +141,7 @@ class GroupConsumer implements Consumer<never> {
 
   constructor(settings: ConsumerSettings) {
     this.#settings = settings;
+    this.#registry = new HandlerRegistry(settings.batchRecords);
     this.#upkeep = new ProcessedUpkeep(settings);
   }
 

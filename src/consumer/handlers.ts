@@ -64,7 +64,7 @@ export type DeadLetterMode = 'strict' | 'loose';
 
 /** How many messages a batch handler gets at once. */
 export interface BatchOptions extends HandlerOptions {
-  /** At most this many. @defaultValue 500 */
+  /** At most this many. @defaultValue 500, or what the preset says */
   readonly maxRecords?: number;
   /**
    * `'lazy'`: a row says of each message that it is handled, and the group's place is stored now and then.
@@ -90,6 +90,12 @@ export interface RegisteredHandler {
 export class HandlerRegistry {
   readonly #handlers = new Map<string, Map<string, RegisteredHandler>>();
   readonly #batchTopics = new Set<string>();
+  readonly #batchRecords: number;
+
+  /** `batchRecords`: the largest batch of a handler that does not say. */
+  constructor(batchRecords: number) {
+    this.#batchRecords = batchRecords;
+  }
 
   /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler; `INVALID_OPTION`. */
   addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>, never>): void {
@@ -109,7 +115,7 @@ export class HandlerRegistry {
     options: BatchOptions,
     handler: BatchHandler<PayloadOf<D>, never>,
   ): void {
-    const { maxRecords = 500, cursor = 'lazy' } = options;
+    const { maxRecords = this.#batchRecords, cursor = 'lazy' } = options;
     if (!Number.isInteger(maxRecords) || maxRecords < 1) {
       throw new TailraceError(
         'INVALID_OPTION',

@@ -35,6 +35,7 @@ export { seekGroup, type SeekMove, type SeekOptions, type SeekTarget } from './s
 export type { GroupDatabase } from './group-admin.ts';
 export type { ConsumerCounters } from './dispatcher.ts';
 export type { AssignmentState } from './assigned-partition.ts';
+export type { Preset } from './presets.ts';
 export type { AttemptDurations } from './attempt-durations.ts';
 export { registerConsumerMetrics, type MetricsRegistry } from './metrics.ts';
 export {

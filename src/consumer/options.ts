@@ -9,6 +9,7 @@ import type { CircuitRules } from './circuit.ts';
 import { defaultDedupeWindowMs, LONGEST_WINDOW_MS, retryHorizonMs, type RetryRules } from './dedupe-window.ts';
 import { NO_DELAYED_RETRIES, type DelayedRetries } from './delayed-retries.ts';
 import type { DeadLetterMode } from './handlers.ts';
+import { PRESETS, type Preset, type PresetSettings } from './presets.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 
 /** Where handlers' transactions run: a `pg.Pool`, or whatever hands out clients as it does. */
@@ -93,6 +94,13 @@ export interface ConsumerOptions {
    * {@link PlainConsumerOptions} has the others. @defaultValue 'effectively-once'
    */
   readonly delivery?: 'effectively-once';
+  /**
+   * Sets options together that are not given themselves. `'throughput'`: `concurrency` 32, `prefetch` 20,000 records and
+   * 128 MB, `cursorIntervalMs` 5,000, batches of 2,000. `'latency'`: `concurrency` 32, `prefetch` 500 records and 8 MB, batches
+   * of 50. Where handlers have transactions, `concurrency` is at most two fewer than the pool has clients (a `pg.Pool` has 10
+   * by default): give it 34. @defaultValue none
+   */
+  readonly preset?: Preset;
   /**
    * The most handlers that run at once in this member; where they have transactions, at most two fewer than the pool has
    * clients. @defaultValue 8
@@ -222,6 +230,8 @@ export interface ConsumerSettings {
   readonly onOutOfRange: 'stop' | 'earliest' | 'latest';
   readonly onUnhandledType: 'ignore' | 'park';
   readonly concurrency: number;
+  /** The largest batch of a handler that does not say. */
+  readonly batchRecords: number;
   readonly attempts: number;
   readonly backoff: Backoff;
   readonly delayed: DelayedRetries;
@@ -245,7 +255,6 @@ export interface ConsumerSettings {
   readonly logger: Logger;
 }
 
-const DEFAULT_CONCURRENCY = 8;
 const DEFAULT_HEARTBEAT_MS = 1_000;
 const DEFAULT_MAX_HANDLER_MS = 300_000;
 /** One client for the group's own business, one that handlers leave free for whoever else uses the pool. */
@@ -269,6 +278,7 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     maxHandlerMs: maxHandlerMs(options.maxHandlerMs ?? DEFAULT_MAX_HANDLER_MS),
     leaseMs,
   };
+  const preset = presetSettings(options);
   return {
     ...rules,
     log: options.log,
@@ -280,14 +290,15 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     onOutOfRange: oneOf('onOutOfRange', options.onOutOfRange ?? 'stop', ['stop', 'earliest', 'latest']),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
     delivery: delivery(options),
-    concurrency: concurrency(options),
+    concurrency: concurrency(options, preset.concurrency),
+    batchRecords: preset.batchRecords,
     deadLetters: oneOf('deadLetters', options.deadLetters ?? 'loose', ['strict', 'loose']),
     heartbeatMs: whole('heartbeatMs', heartbeatMs, 1, longestHeartbeatMs),
-    cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? 1_000, 1),
+    cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? preset.cursorIntervalMs, 1),
     dedupeWindowMs: dedupeWindowMs(options.dedupeWindowMs ?? defaultDedupeWindowMs(rules), rules),
     prefetch: {
-      records: whole('prefetch.records', prefetch.records ?? 5_000, 1),
-      bytes: whole('prefetch.bytes', prefetch.bytes ?? 32_000_000, 1),
+      records: whole('prefetch.records', prefetch.records ?? preset.prefetch.records, 1),
+      bytes: whole('prefetch.bytes', prefetch.bytes ?? preset.prefetch.bytes, 1),
     },
     handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
     circuitBreaker: circuitBreaker(options.circuitBreaker ?? false),
@@ -348,14 +359,14 @@ function delivery({ delivery = 'effectively-once', retries }: ConsumerOptions | 
   return oneOf('delivery', delivery, choices);
 }
 
-function concurrency(options: ConsumerOptions | PlainConsumerOptions): number {
+function concurrency(options: ConsumerOptions | PlainConsumerOptions, wish: number): number {
   const clients = options.database.options?.max ?? Number.POSITIVE_INFINITY;
   const most = clients - CLIENTS_NOT_FOR_HANDLERS;
   if (most < 1) {
     throw invalid(`database is a pool of ${clients} clients. A consumer needs at least 3: raise the pool's max.`);
   }
   const hasTransaction = (options.delivery ?? 'effectively-once') === 'effectively-once';
-  const byDefault = hasTransaction ? Math.min(DEFAULT_CONCURRENCY, most) : DEFAULT_CONCURRENCY;
+  const byDefault = hasTransaction ? Math.min(wish, most) : wish;
   const wanted = whole('concurrency', options.concurrency ?? byDefault, 1);
   if (hasTransaction && wanted > most) {
     throw invalid(
@@ -363,6 +374,10 @@ function concurrency(options: ConsumerOptions | PlainConsumerOptions): number {
     );
   }
   return wanted;
+}
+
+function presetSettings({ preset }: Pick<ConsumerOptions, 'preset'>): PresetSettings {
+  return PRESETS[preset === undefined ? 'default' : oneOf('preset', preset, ['throughput', 'latency'])];
 }
 
 function maxHandlerMs(given: number | false): number | false {

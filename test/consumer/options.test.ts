@@ -47,6 +47,22 @@ describe('settingsOf', () => {
     expect(settingsOf(options({ database: pool() })).concurrency).toBe(8);
   });
 
+  it.each([
+    ['throughput', { concurrency: 32, cursorIntervalMs: 5_000, batchRecords: 2_000 }, 20_000, 128_000_000],
+    ['latency', { concurrency: 32, cursorIntervalMs: 1_000, batchRecords: 50 }, 500, 8_000_000],
+  ] as const)('sets what the preset %s stands for, but never what is given', (preset, expected, records, bytes) => {
+    const large = options({ preset, database: pool(34) });
+    expect(settingsOf(large)).toMatchObject({ ...expected, prefetch: { records, bytes } });
+    const given = { concurrency: 2, cursorIntervalMs: 7, prefetch: { records: 9 } };
+    expect(settingsOf({ ...large, ...given })).toMatchObject({ ...given, prefetch: { records: 9, bytes } });
+    expect(settingsOf(options({ preset, database: pool(10) })).concurrency).toBe(8); // what the pool can spare
+  });
+
+  it('knows no other preset', () => {
+    const wrong = { preset: 'default' } as unknown as Partial<ConsumerOptions>;
+    expect(() => settingsOf(options(wrong))).toThrow(/preset is "default"\. Expected throughput or latency/);
+  });
+
   it('takes a time to start from only where the log can find it', () => {
     const blind: Log = { ...log, capabilities: new Set() };
     expect(() => settingsOf(options({ log: blind, startFrom: new Date(0) }))).toThrow(

@@ -1,5 +1,6 @@
 import { access, readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
+import { PRESETS } from '../../src/consumer/presets.ts';
 import { blocksOf, regionsOf } from './snippets.ts';
 
 const readme = await readFile('README.md', 'utf8');
@@ -100,5 +101,19 @@ describe('the tables of options', () => {
     const own = await optionsOf('src/testing/test-pipeline.ts', 'TestPipelineOptions');
     const inherited = await optionsOf('src/testing/test-database.ts', 'TestDatabaseOptions');
     expect([...tableOf('startTestPipeline').keys()].sort()).toEqual([...own.keys(), ...inherited.keys()].sort());
+  });
+
+  it('what presets set is what they set', () => {
+    const rows = [...readme.matchAll(/^\| (none|`'\w+'`) +\|([^\n]+)\|$/gm)].map(([, name = '', cells = '']) => [
+      name === 'none' ? 'default' : name.slice(2, -2),
+      cells.split('|').map((cell) => Number(cell.replace(/[^\d]/g, ''))),
+    ]);
+    const expected = Object.entries(PRESETS).map(
+      ([name, { concurrency, prefetch, cursorIntervalMs, batchRecords }]) => [
+        name,
+        [concurrency, prefetch.records, prefetch.bytes, cursorIntervalMs, batchRecords],
+      ],
+    );
+    expect(rows).toEqual(expected);
   });
 });
