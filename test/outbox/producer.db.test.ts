@@ -213,3 +213,15 @@ it('forgets producers that have been silent for a day', async () => {
   const { rows } = await database.pool.query('select from tailrace.producer where id = $1', [old]);
   expect(rows).toEqual([]);
 });
+
+it('is told of nothing that a crash of the server could undo, whatever the database does with other commits', async () => {
+  const client = await database.pool.connect();
+  try {
+    await client.query('begin; set local synchronous_commit = off');
+    await client.query('select tailrace.claim_batch(gen_random_uuid(), 1)');
+    const { rows } = await client.query('show synchronous_commit');
+    expect(rows).toEqual([{ synchronous_commit: 'on' }]);
+  } finally {
+    client.release(true);
+  }
+});
