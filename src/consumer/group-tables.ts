@@ -56,8 +56,8 @@ export interface TakenPartition extends PlaceInPartition {
   /** Records from here on may not be begun before the group's table says that they may have been. */
   readonly reach: bigint;
   /**
-   * The former owner left without a word, as did another one not long before, and may have begun records below this offset;
-   * 0: it did not. A single one that is lost is no reason to hold anything up.
+   * Two owners in a row left without a word, not long ago, and may have died of a record below this offset; 0: that is not so.
+   * It passes on to owners that get the partition in good order, who may get it before that record was reached.
    */
   readonly suspectBelow: bigint;
   readonly generation: number;
@@ -93,7 +93,7 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
   suspect_below: string;
 }
 
-/** So many owners in a row have to leave a partition without a word, each within so long after the one before. */
+/** So many owners have to leave a partition without a word, each within so long after the one before. */
 const SUSPICIOUS_ABANDONMENTS = 2;
 const ABANDONMENTS_WITHIN = '1 hour';
 
@@ -299,7 +299,8 @@ export class GroupTables {
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
        returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
          c.replay_until::text, c.replay_except::text[],
-         (case when v.is_abandoned and former.abandonments >= ${SUSPICIOUS_ABANDONMENTS} then former.reach else 0 end)::text
+         (case when former.abandonments >= ${SUSPICIOUS_ABANDONMENTS}
+             and c.abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}' then former.reach else 0 end)::text
            as suspect_below`,
       [
         this.#group,

@@ -33,7 +33,7 @@ describe('GroupTables', () => {
     client.release();
   });
 
-  it('has suspects where two owners in a row, within an hour, left without a word', async () => {
+  it('has suspects where two owners, within an hour, left without a word', async () => {
     await using stream = await Stream.open();
     const client = await stream.pool.connect();
     await tables.begin(client, 60_000);
@@ -43,9 +43,9 @@ describe('GroupTables', () => {
       return taken!.suspectBelow > 5n;
     };
     expect([await take(false), await take(true), await take(true)]).toEqual([false, false, true]);
-    expect([await take(false), await take(true)]).toEqual([false, true]);
+    expect(await take(false)).toBe(true); // what they died of may not have been reached since
     await client.query(`update tailrace.consumer_cursor set abandoned_at = abandoned_at - interval '61 minutes'`);
-    expect([await take(true), await take(true)]).toEqual([false, true]);
+    expect([await take(false), await take(true), await take(true)]).toEqual([false, false, true]);
     await client.query('commit');
     client.release();
   });

@@ -3,9 +3,9 @@ import type { Step } from './tables.ts';
 /**
  * What must hold, by the names of the list in README.md. I1 nothing lost, I2 no effect twice, I3 nothing invented, I4 order
  * per key and offsets without gaps, I5 the slot behind the durable place, I6 no stale epoch, I7 memory, I8 fails loudly,
- * I9 progress and drain, I10 few duplicates, I11 the database stays safe.
+ * I9 progress and drain, I10 few duplicates, I11 the database stays safe, I12 attempts outlive the process.
  */
-export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I6' | 'I7' | 'I8' | 'I9' | 'I10' | 'I11';
+export type Invariant = 'I1' | 'I2' | 'I3' | 'I4' | 'I5' | 'I6' | 'I7' | 'I8' | 'I9' | 'I10' | 'I11' | 'I12';
 
 /** Where messages must be found, in the order in which they are there: the log, or the effects of a group. */
 export interface Place {
@@ -51,6 +51,14 @@ export interface StaleEffect {
   readonly owner: string;
 }
 
+/** A message that ended processes before it was handled. */
+export interface PoisonFact {
+  readonly id: number;
+  readonly deaths: number;
+  /** The number of the attempt that it was handled in. */
+  readonly attempt: number;
+}
+
 /** How a server fared at a moment. */
 export interface ServerSample {
   /** By the slot. */
@@ -85,6 +93,7 @@ export interface Evidence {
   readonly leases: readonly LeaseFact[];
   readonly refused: readonly RefusedAppend[];
   readonly staleEffects: readonly StaleEffect[];
+  readonly poison: readonly PoisonFact[];
   readonly earlyAcknowledgements: readonly EarlyAcknowledgement[];
   readonly memoryMiB: number;
   readonly memoryLimitMiB: number;
@@ -162,6 +171,7 @@ export function check(evidence: Evidence): Verdict {
       invariant: 'I6',
       what: `group ${group}: ${member} committed the effect of message ${id} in a partition of ${owner}`,
     })),
+    ...judgePoison(evidence.poison),
     ...judgeTheRest(evidence),
   ];
   const logIds = new Set(evidence.log.steps.map(({ id }) => id));
@@ -298,6 +308,18 @@ function judgeTheRest(evidence: Evidence): Breach[] {
     breaches.push({ invariant: 'I10', what: `${redelivered} effects were done again, at most ${redeliveredLimit}` });
   }
   return [...breaches, ...judgeServer(server, retainedWalLimitBytes)];
+}
+
+/** The first two owners in a row that die say nothing of a message yet. */
+const UNCOUNTED_DEATHS = 2;
+
+function judgePoison(poison: readonly PoisonFact[]): Breach[] {
+  return poison
+    .filter(({ deaths, attempt }) => attempt < 1 + deaths - UNCOUNTED_DEATHS)
+    .map(({ id, deaths, attempt }): Breach => ({
+      invariant: 'I12',
+      what: `message ${id} ended ${deaths} processes and was handled in attempt ${attempt}`,
+    }));
 }
 
 /** How old a transaction of a relay may become, and how many times longer that is when the server answers late. */

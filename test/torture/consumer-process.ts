@@ -1,13 +1,14 @@
 import pg from 'pg';
+import { pause } from '../../src/base/signal.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../src/consumer/index.ts';
 import { FailPoints } from './fail-points.ts';
-import type { Group } from './groups.ts';
+import { GROUPS, type Group } from './groups.ts';
 import { History, historyLogger } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
 import { sabotagedDatabase, sabotagedReading, type SabotageName } from './sabotage/sabotage.ts';
 import { Stepped } from './stepped.ts';
-import type { Step } from './tables.ts';
+import { POISON_DEATHS, POISON_KEY, type Step } from './tables.ts';
 import { watchStatements } from './watched-statements.ts';
 
 /** Asks a consumer to write down what it is doing. */
@@ -22,33 +23,45 @@ export interface ConsumerSettings {
   readonly historyPath: string;
   readonly leaseMs: number;
   readonly sabotage: SabotageName | undefined;
+  /** Eight members in place of one of each group; one after the other leaves, and another one joins. */
+  readonly isRestless: boolean;
+}
+
+/** Names keys whose messages the handlers of the group `single` refuse from now on. */
+export interface FailingKeys {
+  readonly failing: readonly string[];
 }
 
 const CONCURRENCY = 6;
+const RESTLESS_MEMBERS = 8;
+const RESTLESS_EVERY_MS = 300;
+/** More than poison takes. What fails for longer is parked, and is tried again soon, as long as the run goes on. */
+const RETRIES = {
+  attempts: 2 + POISON_DEATHS,
+  delayed: { delaysMs: Array.from({ length: 10_000 }, () => 250) },
+};
 
 const parent = linkToParent<ConsumerSettings>();
 await work(() => consume(parent.settings));
 
-/** Runs a member of each group until it is told to stop. */
-async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: ConsumerSettings): Promise<void> {
+/** Runs members of the groups until it is told to stop. */
+async function consume(settings: ConsumerSettings): Promise<void> {
+  const { name, databaseUrl, historyPath, leaseMs, sabotage, isRestless } = settings;
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
   watchStatements(points);
-  const database = new pg.Pool({ connectionString: databaseUrl, max: 2 * (CONCURRENCY + 2), application_name: name });
+  const concurrency = isRestless ? 1 : CONCURRENCY;
+  const members = isRestless ? RESTLESS_MEMBERS : GROUPS.length;
+  const database = new pg.Pool({
+    connectionString: databaseUrl,
+    max: members * (concurrency + 2),
+    application_name: name,
+  });
   database.on('error', () => undefined); // an idle connection was lost: the next one is another
   const log = postgresLog({ connectionString: databaseUrl });
   const reading = sabotagedReading(log, sabotage, databaseUrl);
   const working = sabotagedDatabase(database, sabotage);
-  const member = (group: Group): Consumer =>
-    createConsumer({
-      log: reading,
-      group,
-      database: working,
-      memberId: name,
-      leaseMs,
-      concurrency: CONCURRENCY,
-      logger: historyLogger(history),
-    });
+  let failing: readonly string[] = [];
 
   const effect = async ({ tx, record }: HandlerContext, group: Group, steps: readonly Step[]): Promise<void> => {
     points.reach('handler.before');
@@ -59,28 +72,71 @@ async function consume({ name, databaseUrl, historyPath, leaseMs, sabotage }: Co
     );
     points.reach('handler.after');
   };
-  const single = member('single').on(Stepped, ({ payload }, context) => effect(context, 'single', [payload]));
-  const batch = member('batch').onBatch(Stepped, (events, context) => {
-    return effect(
-      context,
-      'batch',
-      events.map(({ payload }) => payload),
+  const dieOf = async ({ id }: Step, { tx, attempt }: HandlerContext): Promise<void> => {
+    const { rowCount } = await database.query(
+      'update torture.poison set deaths = deaths + 1 where id = $1 and deaths < $2',
+      [id, POISON_DEATHS],
     );
-  });
+    if (rowCount === 1) process.kill(process.pid, 'SIGKILL');
+    await tx.query('update torture.poison set attempt = $2 where id = $1', [id, attempt]);
+  };
+  const join = async (group: Group, memberId: string): Promise<Consumer> => {
+    const options = { log: reading, database: working, leaseMs, concurrency, logger: historyLogger(history) };
+    const consumer = createConsumer({ ...options, group, memberId, retries: RETRIES });
+    if (group === 'batch') {
+      consumer.onBatch(Stepped, (events, context) => {
+        return effect(
+          context,
+          group,
+          events.map(({ payload }) => payload),
+        );
+      });
+    } else {
+      consumer.on(Stepped, async ({ payload }, context) => {
+        if (failing.includes(payload.k)) throw new Error(`${payload.k} is refused.`);
+        if (payload.k === POISON_KEY) await dieOf(payload, context);
+        await effect(context, group, [payload]);
+      });
+    }
+    await consumer.start();
+    return consumer;
+  };
 
+  history.write('start', 'info', { pid: process.pid });
+  const consumers = await Promise.all(
+    Array.from({ length: members }, (_, n) =>
+      join(GROUPS[n % GROUPS.length] ?? 'single', isRestless ? `${name}-${n}` : name),
+    ),
+  );
   parent.onMessage((message) => {
-    if (isStatusRequest(message))
-      for (const consumer of [single, batch]) history.write('status', 'info', shown(consumer));
+    if (isFailingKeys(message)) failing = message.failing;
+    else if (isStatusRequest(message))
+      for (const consumer of consumers) history.write('status', 'info', shown(consumer));
     else points.onMessage(message);
   });
-  history.write('start', 'info', { pid: process.pid });
-  await Promise.all([single.start(), batch.start()]);
   parent.ready();
-  await stopRequested(parent.stopping);
-  await Promise.all([single.stop(), batch.stop()]);
+  if (isRestless) await changeMembers(consumers, (group, n) => join(group, `${name}-${n}`));
+  else await stopRequested(parent.stopping);
+  await Promise.all(consumers.map((consumer) => consumer.stop()));
   await log.close();
   await database.end();
   history.write('stop', 'info');
+}
+
+/** Until it is told to stop, the oldest member leaves and another one joins its group. */
+async function changeMembers(
+  consumers: Consumer[],
+  join: (group: Group, n: number) => Promise<Consumer>,
+): Promise<void> {
+  for (let n = consumers.length; !parent.stopping.aborted; n += 1) {
+    await pause(RESTLESS_EVERY_MS, parent.stopping);
+    await consumers.shift()?.stop();
+    consumers.push(await join(GROUPS[n % GROUPS.length] ?? 'single', n));
+  }
+}
+
+function isFailingKeys(message: unknown): message is FailingKeys {
+  return typeof message === 'object' && message !== null && 'failing' in message;
 }
 
 function isStatusRequest(message: unknown): message is StatusRequest {

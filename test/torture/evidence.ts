@@ -1,4 +1,13 @@
-import type { Attempts, BatchFact, Entry, LeaseFact, Place, RefusedAppend, StaleEffect } from './checker.ts';
+import type {
+  Attempts,
+  BatchFact,
+  Entry,
+  LeaseFact,
+  Place,
+  PoisonFact,
+  RefusedAppend,
+  StaleEffect,
+} from './checker.ts';
 import { GROUPS } from './groups.ts';
 import type { Database } from './database.ts';
 import { readHistory, type HistoryEvent } from './history.ts';
@@ -13,6 +22,7 @@ export interface DatabaseEvidence {
   readonly batches: readonly BatchFact[];
   readonly leases: readonly LeaseFact[];
   readonly staleEffects: readonly StaleEffect[];
+  readonly poison: readonly PoisonFact[];
   readonly redelivered: number;
 }
 
@@ -28,6 +38,7 @@ export async function readDatabase(database: Database): Promise<DatabaseEvidence
     batches: await readBatches(database),
     leases: await readLeases(database),
     staleEffects: await readStaleEffects(database),
+    poison: await readPoison(database),
     redelivered: await countRedelivered(database),
   };
 }
@@ -102,6 +113,13 @@ async function readStaleEffects(database: Database): Promise<StaleEffect[]> {
     'select group_name, id, member, owner from torture.stale_effect',
   );
   return rows.map(({ group_name, id, ...rest }) => ({ group: group_name, id: Number(id), ...rest }));
+}
+
+async function readPoison(database: Database): Promise<PoisonFact[]> {
+  const rows = await database.query<{ id: string; deaths: number; attempt: number }>(
+    'select id, deaths, attempt from torture.poison where attempt is not null',
+  );
+  return rows.map(({ id, ...rest }) => ({ id: Number(id), ...rest }));
 }
 
 /** What the processes wrote down. */

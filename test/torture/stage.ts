@@ -38,6 +38,8 @@ const RELAYS = ['relay-1', 'relay-2'];
 const EXTRA_RELAYS = ['relay-3', 'relay-4', 'relay-5'];
 const ALL_RELAYS = [...RELAYS, ...EXTRA_RELAYS];
 const CONSUMERS = ['consumer-1', 'consumer-2'];
+/** A process of many members that come and go. */
+export const STORM = 'storm';
 const WRITERS = ['writer-1', 'writer-2', 'writer-3'];
 const LANES = 4;
 /** A point that is to be reached so often is none. */
@@ -60,6 +62,8 @@ export class Stage implements AsyncDisposable {
   readonly disk: string | undefined;
   /** Processes that ended, or relays that halted, without having been asked to. */
   readonly collapses: string[] = [];
+  /** Whether consumers may end by themselves now. */
+  areConsumersMortal = false;
   /** Faults after which nothing moved any more, or during which it had to and did not. */
   readonly stalls: string[] = [];
   /** Where the database was in danger. */
@@ -400,6 +404,7 @@ export class Stage implements AsyncDisposable {
     const { sabotage, seed, perSecond } = this.#options;
     const environment = this.#environments.get(name) ?? {};
     const onCollapse = (child: Child): void => {
+      if (this.areConsumersMortal && CONSUMERS.includes(name)) return;
       this.history.write('collapse', 'info', { name, lastWords: child.lastWords });
       this.collapses.push(`${name} ended by itself: ${child.lastWords}`);
     };
@@ -416,8 +421,9 @@ export class Stage implements AsyncDisposable {
       return new Child({ name, program: 'relay-process', settings, prefix, environment, onCollapse, onMessage });
     }
     const databaseUrl = this.cluster.url;
-    if (CONSUMERS.includes(name)) {
-      const settings: ConsumerSettings = { ...common, databaseUrl, leaseMs: CONSUMER_LEASE_MS, sabotage };
+    if (CONSUMERS.includes(name) || name === STORM) {
+      const isRestless = name === STORM;
+      const settings: ConsumerSettings = { ...common, databaseUrl, leaseMs: CONSUMER_LEASE_MS, sabotage, isRestless };
       return new Child({ name, program: 'consumer-process', settings, environment, onCollapse });
     }
     const settings: WriterSettings = {

@@ -14,6 +14,10 @@ export const IDLE_KEY = 'idle';
 export const LATE_KEYS = ['late-0', 'late-1', 'late-2', 'late-3'];
 /** Counted up by large transactions. */
 export const HUGE_KEYS = ['huge-0', 'huge-1'];
+/** Counted up for messages under whose handler the process ends, some times. */
+export const POISON_KEY = 'poison';
+/** How often. */
+export const POISON_DEATHS = 3;
 /** Counted up by huge transactions, in a topic of the same name that nobody reads. */
 export const BULK_KEY = 'bulk';
 
@@ -39,7 +43,7 @@ export const NOT_YET_KNOWN = -1;
 export async function createTables(database: Database): Promise<void> {
   await database.query(TABLES);
   await database.query(`insert into torture.agg (k) select unnest($1::text[])`, [
-    [...KEYS, ...STRICT_KEYS, ...FREE_KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, BULK_KEY],
+    [...KEYS, ...STRICT_KEYS, ...FREE_KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, POISON_KEY, BULK_KEY],
   ]);
 }
 
@@ -54,6 +58,8 @@ const TABLES = `
     seq bigint generated always as identity, group_name text not null, partition int not null, id bigint not null,
     k text not null, n bigint not null
   );
+  -- What ended processes, how often, and which attempt it was in the end, as its handler was told.
+  create table torture.poison (id bigint primary key, deaths int not null default 0, attempt int);
   create table torture.stale_effect (group_name text not null, id bigint not null, member text not null, owner text not null);
   create index on torture.effect (id) where k = '${PROBE_KEY}';
   create table torture.batch (

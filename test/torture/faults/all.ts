@@ -1,5 +1,6 @@
 import type { Fault } from '../fault.ts';
 import { CLOCKS } from './clocks.ts';
+import { CONSUMERS } from './consumers.ts';
 import { CRASHES } from './crashes.ts';
 import { DISKS } from './disk.ts';
 import { EDGES } from './edges.ts';
@@ -12,6 +13,7 @@ import { SLOTS } from './slots.ts';
 /** Every fault that a run can inject. */
 export const FAULTS: readonly Fault[] = [
   ...CRASHES,
+  ...CONSUMERS,
   ...SERVERS,
   ...SLOTS,
   ...LOADS,

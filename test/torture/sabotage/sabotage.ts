@@ -8,7 +8,14 @@ import { cursorById } from './cursor-by-id.ts';
 import { dedupeByLsn } from './dedupe-by-lsn.ts';
 import { noFence } from './no-fence.ts';
 import { offsetBySequence } from './offset-by-sequence.ts';
-import { cursorAhead, noGroupFence, noProcessedRow, processedRowInOtherTransaction } from './other-statements.ts';
+import {
+  attemptsInMemory,
+  cursorAhead,
+  noGroupFence,
+  noProcessedRow,
+  processedRowInOtherTransaction,
+  retryOutOfOrder,
+} from './other-statements.ts';
 import { pollByXid } from './poll-by-xid.ts';
 import { skipMissingRow } from './skip-missing-row.ts';
 
@@ -101,6 +108,18 @@ const SABOTAGES = {
     breaks: ['I6'],
     needs: ['consumer-freeze-commit'],
     database: noGroupFence,
+  },
+  'retry-out-of-order': {
+    wrong: 'of the parked messages of a key the last one is tried again first',
+    breaks: ['I4'],
+    needs: ['handler-fails'],
+    database: retryOutOfOrder,
+  },
+  'attempts-in-memory': {
+    wrong: 'attempts are forgotten with the process that makes them',
+    breaks: ['I12'],
+    needs: ['poison'],
+    database: attemptsInMemory,
   },
 } as const satisfies Readonly<Record<string, Sabotage>>;
 
