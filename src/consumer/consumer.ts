@@ -1,4 +1,3 @@
-import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { Signal } from '../base/signal.ts';
@@ -9,7 +8,6 @@ import { AssignedPartition, type AssignmentState } from './assigned-partition.ts
 import { Attempts } from './attempt.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
-import type { Delivery } from './delivery.ts';
 import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
 import type { TakenPartition } from './group-tables.ts';
@@ -35,7 +33,7 @@ import {
   type PlainConsumerOptions,
 } from './options.ts';
 import { ParkedFeeder } from './parked-feeder.ts';
-import { ParkedMessages, type ParkedPlace, type SuspectRecord } from './parked-messages.ts';
+import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ProcessedUpkeep } from './processed-partitions.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { TopicWatch } from './topic-watch.ts';
@@ -308,8 +306,16 @@ class GroupConsumer implements Consumer<never> {
       this.#registry,
       {
         attempts: new Attempts(settings, transactions, messages, this.#tracing),
-        recordSuspects: (partition, deliveries) =>
-          transactions.ask(partition, (client) => recordSuspects(client, messages, partition, deliveries)),
+        recordBegun: (partition, deliveries) => {
+          const records = deliveries.map(({ record }) => record);
+          return transactions.ask(partition, (client) => messages.recordBegun(client, partition, records));
+        },
+        countSuspect: ({ partition, record, parked }) =>
+          transactions.ask(partition, async (client) =>
+            parked === undefined
+              ? messages.countSuspect(client, partition, record)
+              : ((await messages.countCrash(client, parked)) ?? 0),
+          ),
         find: ({ partition, target }) =>
           transactions.ask(partition, (client) =>
             'offset' in target
@@ -432,20 +438,4 @@ interface Parts {
 
 function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {
   return { topic, partition, generation };
-}
-
-/** Records an attempt at what a process may have died of, before it begins. */
-async function recordSuspects(
-  client: pg.PoolClient,
-  messages: ParkedMessages,
-  partition: AssignedPartition,
-  deliveries: readonly Delivery[],
-): Promise<SuspectRecord> {
-  const parked = deliveries[0]?.parked;
-  if (parked === undefined) {
-    const records = deliveries.map(({ record }) => record);
-    return messages.recordSuspects(client, partition, records);
-  }
-  const attempts = await messages.countCrash(client, parked);
-  return { recorded: attempts === undefined ? 0 : 1, attempts: attempts ?? 0, known: new Set() };
 }

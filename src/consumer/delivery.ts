@@ -40,7 +40,7 @@ export interface Delivery {
   readonly parked?: ParkedRow;
   /** The first failure of it that this process has seen. */
   firstFailure: FirstFailure | undefined;
-  /** Whether an attempt at it was recorded by a former owner, in a unit of many: a suspect by itself. */
+  /** Whether a former owner had begun it when it died. */
   wasBegun?: boolean;
   /** Attempts that are held to have ended with their process; set once one has been recorded here, of a suspect. */
   crashes?: number;
@@ -72,6 +72,11 @@ export function isSuspect(delivery: Delivery, lane: string | undefined): boolean
   const { partition, record, parked, task, crashes } = delivery;
   if (task.todo !== 'handle' || task.handler.movesCursor || crashes !== undefined) return false;
   return parked?.isSuspect ?? (delivery.wasBegun === true || partition.suspects.has(record.offset, lane));
+}
+
+/** Whether a suspect is known to have been begun when a process died: it runs when no other such one does. */
+export function wasBegun({ parked, wasBegun: wasRecorded }: Delivery): boolean {
+  return parked !== undefined || wasRecorded === true;
 }
 
 /** Whether a record stands in the order of its key: one that was to be delivered later has left it. */

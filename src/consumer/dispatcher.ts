@@ -18,6 +18,7 @@ import {
   parkTask,
   priorAttempts,
   sizeOf,
+  wasBegun,
   type Delivery,
   type LaneItem,
   type Look,
@@ -29,7 +30,7 @@ import { Lanes, type Unit } from './lanes.ts';
 import { nextStep, type NextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
 import { errorText, expired, LINED_UP, NOT_DUE, processDied, unhandled, type ParkNote } from './park-note.ts';
-import type { Found, ParkedRow, SuspectRecord } from './parked-messages.ts';
+import type { BegunRecord, Found, ParkedRow } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
 import { SuspectGate } from './suspect-gate.ts';
@@ -72,8 +73,10 @@ export interface DispatcherEvents {
 /** What the dispatcher has done for it. */
 export interface DispatcherWork {
   readonly attempts: Attempts;
-  /** Records an attempt at a suspect unit. */
-  recordSuspects(partition: AssignedPartition, deliveries: readonly Delivery[]): Promise<SuspectRecord>;
+  /** Records that a unit is begun which a former owner may have died of. */
+  recordBegun(partition: AssignedPartition, deliveries: readonly Delivery[]): Promise<BegunRecord>;
+  /** Counts an attempt at a record that was begun when a process died. Answers how many there were; 0: it is handled. */
+  countSuspect(delivery: Delivery): Promise<number>;
   /** Looks at a parked row in the database. */
   find(look: Look): Promise<Found>;
 }
@@ -222,7 +225,7 @@ export class Dispatcher {
       const unit = this.#lanes.take();
       if (unit === undefined) break;
       if (!this.#lineUp(unit)) this.#lanes.split(unit);
-      else if (this.#suspectIn(unit) !== undefined && !this.#suspects.admit(unit)) this.#lanes.hold(unit);
+      else if (this.#isToRunAlone(unit) && !this.#suspects.admit(unit)) this.#lanes.hold(unit);
       else if (this.#limits.admit(unit)) void this.#run(unit, this.#circuit.begin());
       else this.#lanes.hold(unit);
     }
@@ -234,31 +237,51 @@ export class Dispatcher {
     return isSuspect(first, this.#lane(first)) ? first : undefined;
   }
 
-  /** Records the attempt at a suspect unit. Answers what to do in place of it, if it is not to be made. */
+  /** Suspects that were begun before run one at a time. */
+  #isToRunAlone(unit: Unit<LaneItem>): boolean {
+    const suspect = this.#suspectIn(unit);
+    return suspect !== undefined && wasBegun(suspect);
+  }
+
+  /** Records a suspect unit before it begins. Answers what to do in place of it, if it is not to be handled. */
   async #recordSuspect(unit: Unit<LaneItem>, first: Delivery): Promise<(() => void) | undefined> {
-    const deliveries = deliveriesOf(unit).items;
     try {
-      const { recorded, attempts, known } = await this.#work.recordSuspects(first.partition, deliveries);
-      if (known.size > 0) {
-        for (const delivery of deliveries) if (known.has(delivery.record.offset)) standAlone(delivery);
-        return () => this.#lanes.split(unit);
-      }
-      if (recorded === 0) return undefined; // all of it was handled, as will turn out
-      for (const delivery of deliveries) delivery.crashes = Math.max(0, attempts - 1);
-      if (first.parked === undefined) first.partition.suspects.clear(this.#lane(first));
-      if (attempts <= this.#settings.attempts) return undefined;
-      const { isInLine: inLine, isStrict } = this.#failedUnit(unit, first, false);
-      first.task = parkTask(first.task, processDied(priorAttempts(first), inLine && isStrict));
-      this.#reportDeath(first);
-      return () => this.#lanes.split(unit);
+      return await (wasBegun(first) ? this.#countSuspect(unit, first) : this.#recordBegun(unit, first));
     } catch (error) {
       unit.stalls += 1;
-      this.#logger.warn(
-        { ...this.#fieldsOf(first), error: messageOf(error) },
-        'Could not record an attempt; trying again',
-      );
+      const fields = { ...this.#fieldsOf(first), error: messageOf(error) };
+      this.#logger.warn(fields, 'Could not record an attempt; trying again');
       return () => this.#runLater(unit, backoffMs(unit.stalls));
     }
+  }
+
+  async #recordBegun(unit: Unit<LaneItem>, { partition }: Delivery): Promise<(() => void) | undefined> {
+    const deliveries = deliveriesOf(unit).items;
+    const { recorded, known } = await this.#work.recordBegun(partition, deliveries);
+    if (known.size > 0) {
+      for (const delivery of deliveries) if (known.has(delivery.record.offset)) standAlone(delivery);
+      return () => this.#lanes.split(unit);
+    }
+    if (recorded > 0) this.#recorded(unit, 0);
+    return undefined; // if nothing was recorded, all of it was handled, as will turn out
+  }
+
+  async #countSuspect(unit: Unit<LaneItem>, delivery: Delivery): Promise<(() => void) | undefined> {
+    const attempts = await this.#work.countSuspect(delivery);
+    if (attempts === 0) return undefined;
+    this.#recorded(unit, attempts - 1);
+    if (attempts <= this.#settings.attempts) return undefined;
+    const { isInLine: inLine, isStrict } = this.#failedUnit(unit, delivery, false);
+    delivery.task = parkTask(delivery.task, processDied(priorAttempts(delivery), inLine && isStrict));
+    this.#reportDeath(delivery);
+    return () => this.#lanes.split(unit);
+  }
+
+  #recorded(unit: Unit<LaneItem>, crashes: number): void {
+    const { items } = deliveriesOf(unit);
+    for (const delivery of items) delivery.crashes = crashes;
+    const [first] = items;
+    if (first?.parked === undefined) first?.partition.suspects.clear(this.#lane(first));
   }
 
   /**
@@ -510,7 +533,7 @@ function outcomeOf(task: Task | undefined, ended: AttemptResult): CircuitOutcome
   return ended.result === 'failed' && ended.by === 'handler' ? 'failed' : 'neither';
 }
 
-/** A former owner may have died of it, in a unit with others: it is to be found out by itself. */
+/** A process has died while it ran: whether of it is to be found out by itself. */
 function standAlone(delivery: Delivery): void {
   delivery.wasBegun = true;
   if (delivery.task.todo === 'handle') delivery.task = { ...delivery.task, alone: true };

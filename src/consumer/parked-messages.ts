@@ -71,13 +71,11 @@ export interface DueRows {
   readonly nextMs: number | undefined;
 }
 
-/** What became of the recording of an attempt at a unit. */
-export interface SuspectRecord {
-  /** Records of the unit that it was recorded of: all that are not handled. */
+/** What became of the recording of a unit. */
+export interface BegunRecord {
+  /** Records of the unit that were recorded: all that are not handled. */
   readonly recorded: number;
-  /** Attempts at the only record of the unit, with this one. */
-  readonly attempts: number;
-  /** Offsets of those among many that an attempt was recorded of before: nothing was recorded now. */
+  /** Offsets of those that were begun before: nothing was recorded now. */
   readonly known: ReadonlySet<bigint>;
 }
 
@@ -237,33 +235,44 @@ export class ParkedMessages {
   }
 
   /**
-   * Records an attempt at a unit that a former owner may have died of, of what is not handled or parked in it. An attempt at
-   * many records is none at any single one. If some of many are known from before, nothing is recorded.
+   * Records that a unit is begun, of what is not handled or parked in it; which is no attempt at any single record yet. If
+   * some of its records were begun before, nothing is recorded.
    */
-  async recordSuspects(
+  async recordBegun(
     client: pg.ClientBase,
     { topic, partition, generation }: PartitionOf,
     records: readonly Pick<LogRecord, 'offset' | 'messageId'>[],
-  ): Promise<SuspectRecord> {
-    const place = [this.#group, topic, partition, records.map(({ offset }) => offset.toString()), generation];
-    if (records.length > 1) {
-      const { rows } = await client.query<{ record_offset: string }>(
-        `select record_offset::text from ${this.#suspects} where ${PLACES}`,
-        place,
-      );
-      const known = new Set(rows.map((row) => BigInt(row.record_offset)));
-      if (known.size > 0) return { recorded: 0, attempts: 0, known };
-    }
-    const { rows } = await client.query<{ attempts: number }>(
-      `insert into ${this.#suspects} as s (group_name, topic, partition, record_offset, generation, attempts)
-       select $1, $2, $3, record_offset, $5, $7 from unnest($4::bigint[], $6::uuid[]) r (record_offset, message_id)
-       where not exists (select from ${this.#processed} p
-         where p.message_id = r.message_id and p.consumer = $1 and p.generation = $5)
-       on conflict (group_name, topic, partition, record_offset, generation) do update set attempts = s.attempts + 1
-       returning attempts`,
-      [...place, records.map(({ messageId }) => messageId), records.length > 1 ? 0 : 1],
+  ): Promise<BegunRecord> {
+    const { rows } = await client.query<{ record_offset: string; is_known: boolean }>(
+      `with known as (select record_offset from ${this.#suspects} where ${PLACES}),
+       begun as (
+         insert into ${this.#suspects} (group_name, topic, partition, record_offset, generation, attempts)
+         select $1, $2, $3, record_offset, $5, 0 from unnest($4::bigint[], $6::uuid[]) r (record_offset, message_id)
+         where not exists (select from known) and not exists (select from ${this.#processed} p
+           where p.message_id = r.message_id and p.consumer = $1 and p.generation = $5)
+         on conflict do nothing returning record_offset
+       )
+       select record_offset::text, true as is_known from known union all select record_offset::text, false from begun`,
+      [
+        ...[this.#group, topic, partition, records.map(({ offset }) => offset.toString()), generation],
+        records.map(({ messageId }) => messageId),
+      ],
     );
-    return { recorded: rows.length, attempts: rows[0]?.attempts ?? 0, known: new Set() };
+    const known = rows.filter(({ is_known }) => is_known).map(({ record_offset }) => BigInt(record_offset));
+    return { recorded: rows.length - known.length, known: new Set(known) };
+  }
+
+  /** Counts an attempt at a record that was begun before. Returns how many there were, with this one; 0: it is handled. */
+  async countSuspect(
+    client: pg.ClientBase,
+    { topic, partition, generation }: PartitionOf,
+    { offset }: Pick<LogRecord, 'offset'>,
+  ): Promise<number> {
+    const { rows } = await client.query<{ attempts: number }>(
+      `update ${this.#suspects} set attempts = attempts + 1 where ${PLACE} returning attempts`,
+      this.#place({ topic, partition, generation, offset }),
+    );
+    return rows[0]?.attempts ?? 0;
   }
 
   /** Forgets the attempts at records, inside the transaction of `client`. */

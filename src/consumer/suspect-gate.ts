@@ -1,4 +1,4 @@
-/** Lets suspects run one at a time, so that it is known which one the process died of. */
+/** Lets records run one at a time that were begun when a process died, so that it is known which one the process died of. */
 export class SuspectGate<Unit> {
   #inside: Unit | undefined;
   #waiting: Unit[] = [];

@@ -19,16 +19,16 @@ async function runUntilItDies(stream: Stream, options: Partial<MemberOptions>): 
 }
 
 it.each([
-  // Nothing is recorded of the first two; by then there are suspects. Of many in a batch it is found out by itself.
-  { handler: 'a handler', inBatches: false, deaths: 3 },
-  { handler: 'a handler of batches', inBatches: true, deaths: 4 },
+  { handler: 'a handler', inBatches: false },
+  { handler: 'a handler of batches', inBatches: true },
 ])(
   'a message with which $handler ends the process runs out of attempts, and the others are handled once, in order',
-  async ({ inBatches, deaths }) => {
+  async ({ inBatches }) => {
     await using stream = await Stream.open({ partitions: 1 });
     await stream.publish(...counts(['a', 'b', 'c'], 3));
     const poison = { diesAt: 2, attempts: 1, inBatches };
-    for (let death = 0; death < deaths; death++) expect(await runUntilItDies(stream, poison)).toBe('SIGKILL');
+    // Nothing is recorded of the first two; by then there are suspects, and each that was begun is found out by itself.
+    for (let death = 1; death <= 4; death++) expect(await runUntilItDies(stream, poison)).toBe('SIGKILL');
     const consumer = stream.consumer({ memberId: 'victim', retries: { attempts: 1 } });
     if (!inBatches) consumer.on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
     else {

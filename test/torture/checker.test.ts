@@ -25,7 +25,7 @@ function sound(keys: readonly number[]): Evidence {
     leases: [{ epoch: 1, holder: 'relay-1', atMs: 100 }],
     refused: [],
     staleEffects: [],
-    poison: [{ id: 1_001, deaths: 3, attempt: 2 }],
+    poison: [{ id: 1_001, deaths: 4, attempt: 2 }],
     earlyAcknowledgements: [],
     memoryMiB: 100,
     memoryLimitMiB: 256,
@@ -195,7 +195,7 @@ describe('the checker', () => {
     ['WAL held back', { server: [{ retainedWalBytes: 2_001, transactionMs: 0, answerMs: 0 }] }, 'I11'],
     ['an old transaction', { server: [{ retainedWalBytes: 0, transactionMs: 5_101, answerMs: 5 }] }, 'I11'],
     ['a database in danger', { dangers: ['WAL was held back'] }, 'I11'],
-    ['attempts that were forgotten', { poison: [{ id: 1_001, deaths: 3, attempt: 1 }] }, 'I12'],
+    ['attempts that were forgotten', { poison: [{ id: 1_001, deaths: 4, attempt: 1 }] }, 'I12'],
   ] as const)('finds %s', (_what, change, invariant) => {
     expect(broken(check({ ...RUN, ...change }))).toEqual([invariant]);
   });

@@ -310,8 +310,8 @@ function judgeTheRest(evidence: Evidence): Breach[] {
   return [...breaches, ...judgeServer(server, retainedWalLimitBytes)];
 }
 
-/** The first two owners in a row that die say nothing of a message yet. */
-const UNCOUNTED_DEATHS = 2;
+/** The first two owners that die leave no word of a message, and the third one that it was among what was begun. */
+const UNCOUNTED_DEATHS = 3;
 
 function judgePoison(poison: readonly PoisonFact[]): Breach[] {
   return poison

@@ -37,7 +37,7 @@ const RESTLESS_MEMBERS = 8;
 const RESTLESS_EVERY_MS = 300;
 /** More than poison takes. What fails for longer is parked, and is tried again soon, as long as the run goes on. */
 const RETRIES = {
-  attempts: 2 + POISON_DEATHS,
+  attempts: POISON_DEATHS,
   delayed: { delaysMs: Array.from({ length: 10_000 }, () => 250) },
 };
 

@@ -17,7 +17,7 @@ export const HUGE_KEYS = ['huge-0', 'huge-1'];
 /** Counted up for messages under whose handler the process ends, some times. */
 export const POISON_KEY = 'poison';
 /** How often. */
-export const POISON_DEATHS = 3;
+export const POISON_DEATHS = 4;
 /** Counted up by huge transactions, in a topic of the same name that nobody reads. */
 export const BULK_KEY = 'bulk';
 

@@ -86,8 +86,9 @@ export function retryOutOfOrder(pool: pg.Pool): pg.Pool {
 export function attemptsInMemory(pool: pg.Pool): pg.Pool {
   return rewriting(pool, (text) =>
     text.replace(
-      /insert into \S+suspect_attempt [\s\S]*$/,
-      'select 1 as attempts from (select $1::text, $2::text, $3::int, $4::bigint[], $5::int, $6::uuid[], $7::int) asked',
+      /^with known as \(select record_offset from \S+suspect_attempt [\s\S]*$/,
+      `select unnest($4::text[]) as record_offset, false as is_known
+         from (select $1::text, $2::text, $3::int, $5::int, $6::uuid[]) asked`,
     ),
   );
 }
