@@ -74,10 +74,13 @@ async function readWithin(client: pg.Client, seconds: number, lookup: Lookup): P
 
 const DISCARDED = 'the relay has passed it: it is neither in the log nor a dead letter of the relay; it was discarded';
 
+const SUPERSEDED =
+  'the relay has passed it: its topic keeps the last message of each key, and this one was not found among them';
+
 /** A head, and a line for everything that is known to have happened. */
 function storyText(
   messageId: string,
-  { traceId, outbox, log, relay, isDiscarded }: MessageFacts,
+  { traceId, outbox, log, relay, isDiscarded, isSuperseded }: MessageFacts,
   ways: readonly GroupWay[],
 ): string {
   const head = [
@@ -98,7 +101,7 @@ function storyText(
     ...(log === null
       ? outbox === null || relay !== null
         ? []
-        : [line(null, isDiscarded ? DISCARDED : 'is not in the log yet')]
+        : [line(null, isDiscarded ? DISCARDED : isSuperseded ? SUPERSEDED : 'is not in the log yet')]
       : [line(log.appendedAt, `is in the log: ${log.topic}/${log.partition}@${log.offset}`)]),
     ...ways.map((way) => line(way.at, `${way.group}: ${wayText(way)}`)),
     ...(ways.length === 0 ? [line(null, 'no group in this database reads its topic')] : []),

@@ -44,18 +44,36 @@ export class PipelineTables {
     return rows[0]?.snapshot ?? '';
   }
 
-  /** Follows the messages that `snapshot` sees into the log. */
+  /**
+   * Follows the messages that `snapshot` sees into the log. Of a compacted topic, those that the relay has passed count as
+   * logged, be they superseded or not.
+   */
   async logged(snapshot: string): Promise<LoggedMessages> {
     const { rows } = await this.#pool.query<{ topic: string | null; partition: number; end: string; count: string }>(
-      `with message as (
-         select position from ${this.#schema}.outbox where pg_visible_in_snapshot(tx::text::xid8, $1::pg_snapshot)
+      `with compacted as (
+         select name from ${this.#schema}.log_topic where compact
+       ), passed as (
+         select checkpoint from ${this.#schema}.relay_batch where checkpoint is not null order by seq desc limit 1
+       ), message as (
+         select position, topic in (select name from compacted)
+             and not exists (select from ${this.#schema}.relay_dead_letter d where d.position = o.position)
+             and exists (select from passed
+               where pg_visible_in_snapshot(o.tx::text::xid8, split_part(checkpoint, ' ', 1)::pg_snapshot)
+                 or o.position = any(('{' || split_part(checkpoint, ' ', 2) || '}')::bigint[])) as is_settled
+           from ${this.#schema}.outbox o where pg_visible_in_snapshot(tx::text::xid8, $1::pg_snapshot)
        ), place as (
          select p.topic, p.partition, e.base + u.nth as next_offset, u.position
          from ${this.#schema}.log_entry e join ${this.#schema}.log_partition p on p.id = e.partition
          cross join unnest(e.ids) with ordinality u (position, nth)
+       ), found as (
+         select topic, partition, max(next_offset) as ending, count(*) as count
+           from message left join place using (position) where topic is not null or not is_settled group by topic, partition
+         union all
+         select p.topic, p.partition, max(e.base + e.count), 0
+           from ${this.#schema}.log_entry e join ${this.#schema}.log_partition p on p.id = e.partition
+           where e.packed is not null and p.topic in (select name from compacted) group by p.topic, p.partition
        )
-       select topic, partition, max(next_offset)::text as end, count(*)::text as count
-       from message left join place using (position) group by topic, partition`,
+       select topic, partition, max(ending)::text as end, sum(count)::text as count from found group by topic, partition`,
       [snapshot],
     );
     return {

@@ -54,6 +54,24 @@ async function consume({ connectionString }: TestDatabase, count: number, ...mak
 
 type Make = (log: ReturnType<typeof postgresLog>) => Consumer;
 
+it('tells of messages in a compacted topic whether they are still there', async () => {
+  await using database = await createTestDatabase();
+  const env = { DATABASE_URL: database.connectionString };
+  await run(['topics', 'create', 'counts', '--partitions', '1', '--compact', '--min-compaction-lag', 'none'], env);
+  const messages = [Billed({ n: 1 }), Billed({ n: 2 }), Counted({ n: 3 })];
+  await publish(database, ...messages);
+  await relayAll(database, 1);
+  await database.pool.query(`update tailrace.relay_batch set checkpoint = pg_current_snapshot()::text || ' '`);
+  const maintained = await run(['maintain', '--json'], env);
+  expect(JSON.parse(maintained.out)).toMatchObject({ compactedRecords: 1 });
+  const [superseded, last, keyless] = messages.map(({ id }) => id);
+  expect(await document(database, superseded!)).toMatchObject({ log: null, isDiscarded: false, isSuperseded: true });
+  expect(await trace(database, superseded!)).toContain('keeps the last message of each key');
+  const place = { topic: 'counts', partition: 0, appendedAt: TIME };
+  expect(await document(database, last!)).toMatchObject({ log: { ...place, offset: '1' }, isSuperseded: false });
+  expect(await document(database, keyless!)).toMatchObject({ log: { ...place, offset: '2' }, isSuperseded: false });
+});
+
 it('tells the way of one message as one story', async () => {
   await using database = await createTestDatabase();
   const { pool } = database;
@@ -76,6 +94,7 @@ it('tells the way of one message as one story', async () => {
     log: null,
     relay: null,
     isDiscarded: false,
+    isSuperseded: false,
     groups: [],
   });
   const unread = await trace(database, message.id);

@@ -52,6 +52,8 @@ export interface MessageFacts {
   readonly relay: SetAsideByRelay | null;
   /** The relay has passed it, and it is neither in the log nor a dead letter: an operator had it forgotten. */
   readonly isDiscarded: boolean;
+  /** The relay has passed it, and it was not found in the log of its topic, which keeps the last record of each key. */
+  readonly isSuperseded: boolean;
   readonly groups: readonly GroupFacts[];
 }
 

@@ -1,6 +1,7 @@
 import type pg from 'pg';
 import { readPassed } from '../../admin/figures.ts';
 import { keyHash, partitionAmong } from '../../broker/partitioner.ts';
+import { unpackRecords } from '../../broker/postgres/packed-entry.ts';
 import { decodeHeaders } from '../../message/headers.ts';
 import { traceContextOf } from '../../message/trace-context.ts';
 import type { GroupFacts, InLog, InOutbox, MessageFacts, SetAsideByRelay } from './message-way.ts';
@@ -31,12 +32,15 @@ async function readFacts(client: pg.ClientBase, lookup: Lookup): Promise<Message
   const { headers, ...outbox } = row;
   const log = await readPlace(client, lookup, outbox);
   const relay = await readSetAside(client, lookup, outbox);
+  const isMissing = log === null && relay === null && (await hasPassed(client, lookup, outbox));
+  const isCompacted = isMissing && (await isTopicCompacted(client, lookup, outbox));
   return {
     traceId: traceContextOf(decodeHeaders(headers))?.traceId ?? null,
     outbox,
     log,
     relay,
-    isDiscarded: log === null && relay === null && (await hasPassed(client, lookup, outbox)),
+    isDiscarded: isMissing && !isCompacted,
+    isSuperseded: isMissing && isCompacted,
     groups: await readGroups(client, lookup, outbox.topic, log),
   };
 }
@@ -45,7 +49,7 @@ async function readFacts(client: pg.ClientBase, lookup: Lookup): Promise<Message
 async function readGroupsAlone(client: pg.ClientBase, lookup: Lookup): Promise<MessageFacts | undefined> {
   const groups = await readGroups(client, lookup, null, null);
   if (groups.length === 0) return undefined;
-  return { traceId: null, outbox: null, log: null, relay: null, isDiscarded: false, groups };
+  return { traceId: null, outbox: null, log: null, relay: null, isDiscarded: false, isSuperseded: false, groups };
 }
 
 type OutboxRow = InOutbox & { readonly headers: string };
@@ -94,7 +98,10 @@ async function findAnywhere(client: pg.ClientBase, { messageId, schema }: Lookup
 /** Milliseconds that a clock may be wrong by before the search takes longer. */
 const CLOCK_SKEW_MS = 10 * 60 * 1000;
 
-/** The entry that names the position: looked for where the key leads, from about the message's time on, then before it. */
+/**
+ * The entry that names the position: looked for where the key leads, from about the message's time on, then before it. At last
+ * some packed entries from that time on.
+ */
 async function readPlace(
   client: pg.ClientBase,
   { messageId, schema }: Lookup,
@@ -119,7 +126,46 @@ async function readPlace(
     );
     if (rows[0] !== undefined) return rows[0];
   }
+  return readPackedPlace(client, schema, places, { position, about });
+}
+
+/** Packed entries that are looked into: a message is packed among those of about its time. */
+const MOST_PACKED = 20;
+
+interface PackedRow {
+  readonly topic: string;
+  readonly partition: number;
+  readonly base: string;
+  readonly count: number;
+  readonly packed: Buffer;
+}
+
+async function readPackedPlace(
+  client: pg.ClientBase,
+  schema: string,
+  places: readonly number[],
+  { position, about }: { readonly position: string; readonly about: number },
+): Promise<InLog | null> {
+  const { rows } = await client.query<PackedRow>(
+    `select p.topic, p.partition, e.base, e.count, e.packed
+      from ${schema}.log_entry e join ${schema}.log_partition p on p.id = e.partition
+      where e.partition = any($1) and e.packed is not null and e.appended_at >= to_timestamp($2::float8 / 1000)
+      order by e.appended_at, e.base limit ${MOST_PACKED}`,
+    [places, about],
+  );
+  for (const { topic, partition, base, count, packed } of rows) {
+    const records = unpackRecords(packed, { base: BigInt(base), count: BigInt(count) });
+    const found = records.find((record) => record.position === BigInt(position));
+    if (found === undefined) continue;
+    const appendedAt = new Date(Number(found.appendedAt) * 1_000);
+    return { topic, partition, offset: String(found.offset), appendedAt };
+  }
   return null;
+}
+
+async function isTopicCompacted(client: pg.ClientBase, { schema }: Lookup, { topic }: InOutbox): Promise<boolean> {
+  const { rowCount } = await client.query(`select from ${schema}.log_topic where name = $1 and compact`, [topic]);
+  return rowCount === 1;
 }
 
 /** The time in a UUIDv7, in Unix milliseconds; of another id, any number. */

@@ -8,7 +8,7 @@ import { readStretch, type Stretch, type StretchRecord } from './stretch.ts';
 
 /** How much compaction does in a round, and how many keys it holds in memory. */
 export interface CompactionBounds {
-  /** Records that are read beside those of which the keys are collected. */
+  /** Records that are read in a round, and as many again of which a pass collects the keys. */
   readonly records: number;
   /** Keys that a pass collects, a stretch more at most. */
   readonly keys: number;
@@ -62,7 +62,7 @@ export async function compactTopics(client: pg.ClientBase, options: CompactionOp
   let left = bounds.records;
   for (const target of await readTargets(client, options)) {
     if (left <= 0) break;
-    const compaction = new PartitionCompaction(client, options, target, bounds.keys);
+    const compaction = new PartitionCompaction(client, options, target, bounds);
     const done = await compaction.run(left);
     removed += done.removed;
     left -= done.read;
@@ -80,16 +80,16 @@ class PartitionCompaction {
   readonly #client: pg.ClientBase;
   readonly #options: CompactionOptions;
   readonly #target: Target;
-  readonly #keys: number;
+  readonly #bounds: CompactionBounds;
   /** What the pass has left behind it since it was last written down. */
   #kept = 0;
   #markers = 0;
 
-  constructor(client: pg.ClientBase, options: CompactionOptions, target: Target, keys: number) {
+  constructor(client: pg.ClientBase, options: CompactionOptions, target: Target, bounds: CompactionBounds) {
     this.#client = client;
     this.#options = options;
     this.#target = target;
-    this.#keys = keys;
+    this.#bounds = bounds;
   }
 
   /** Takes the pass as far as `most` records, or to its end. */
@@ -108,11 +108,13 @@ class PartitionCompaction {
     const { partition, state } = this.#target;
     let at = state.cleanTo;
     const end = to ?? state.limit;
-    while (at < end && (to !== undefined || last.size < this.#keys)) {
+    const { keys, records } = this.#bounds;
+    for (let read = 0; at < end && (to !== undefined || (read < records && last.size < keys));) {
       const stretch = await readStretch(this.#client, this.#options.schema, { partition, from: at, to: end });
       if (stretch === undefined) return end;
       for (const record of stretch.records) if (record.offset < end) last.add(record);
       if (stretch.missing !== undefined && to !== undefined) throw missingRow(stretch.missing);
+      read += stretch.records.length;
       at = stretch.end > end ? end : stretch.end;
       if (stretch.missing !== undefined) break;
     }
