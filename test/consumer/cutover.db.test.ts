@@ -117,8 +117,10 @@ it('a cutover that does not come to its end leaves the old group as it was; so d
   expect(await stream.numbers()).toEqual(Object.fromEntries(keys.map((key) => [key, range(2)])));
   expect(waiting.status()).toMatchObject({ assignments: [], handled: 0 });
 
-  await old.stop(); // nobody is there any more
-  expect(await cutover(stream, 'old', 'new')).toEqual({ places: 2, handled: 0, parked: 0 });
+  await old.stop();
+  // As a member leaves it that was killed before it had stored its last places.
+  await stream.pool.query(`update tailrace.consumer_cursor set owner = 'gone', next_offset = next_offset - 1`);
+  expect(await cutover(stream, 'old', 'new')).toEqual({ places: 2, handled: 2, parked: 0 });
   await stream.publish(...counts(keys, 1, 3));
   await stream.untilEffects(3 * keys.length);
   expect(await stream.numbers()).toEqual(Object.fromEntries(keys.map((key) => [key, range(3)])));
