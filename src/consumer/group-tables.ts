@@ -96,6 +96,12 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
 /** So many owners have to leave a partition without a word, each within so long after the one before. */
 const SUSPICIOUS_ABANDONMENTS = 2;
 const ABANDONMENTS_WITHIN = '1 hour';
+/** How many there are with one more now, of the cursor `c`. */
+const ONE_MORE_ABANDONMENT = `case when c.abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}'
+  then c.abandonments + 1 else 1 end`;
+
+/** Whether the owner that the row of a place names has left it without a word. */
+type IsAbandoned = (place: { readonly topic: string; readonly partition: number }) => boolean;
 
 /**
  * The SQL of one group's tables. All methods but `begin` run inside the transaction that `begin` opened, under the lock of
@@ -258,13 +264,21 @@ export class GroupTables {
     );
   }
 
-  /** Sets partitions free. */
-  async release(client: pg.PoolClient, rows: readonly CursorRow[]): Promise<void> {
+  /** Sets partitions free. `isAbandoned` says where a former process of this member has left without a word. */
+  async release(client: pg.PoolClient, rows: readonly CursorRow[], isAbandoned: IsAbandoned): Promise<void> {
     if (rows.length === 0) return;
     await client.query(
-      `update ${this.#schema}.consumer_cursor c set owner = null from unnest($2::text[], $3::int[]) v (topic, partition)
+      `update ${this.#schema}.consumer_cursor c set owner = null,
+         abandonments = case when v.is_abandoned then ${ONE_MORE_ABANDONMENT} else c.abandonments end,
+         abandoned_at = case when v.is_abandoned then clock_timestamp() else c.abandoned_at end
+       from unnest($2::text[], $3::int[], $4::boolean[]) v (topic, partition, is_abandoned)
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition`,
-      [this.#group, rows.map(({ topic }) => topic), rows.map(({ partition }) => partition)],
+      [
+        this.#group,
+        rows.map(({ topic }) => topic),
+        rows.map(({ partition }) => partition),
+        rows.map((row) => isAbandoned(row)),
+      ],
     );
   }
 
@@ -278,7 +292,7 @@ export class GroupTables {
     client: pg.PoolClient,
     memberId: string,
     rows: readonly CursorRow[],
-    isAbandoned: (place: { topic: string; partition: number }) => boolean,
+    isAbandoned: IsAbandoned,
   ): Promise<TakenPartition[]> {
     if (rows.length === 0) return [];
     const { rows: locked } = await client.query<{ topic: string; partition: number }>(
@@ -291,11 +305,9 @@ export class GroupTables {
          reach = greatest(c.reach, c.next_offset + ${2n * REACH}), abandonments = former.abandonments,
          abandoned_at = case when v.is_abandoned then clock_timestamp() else c.abandoned_at end
        from unnest($2::text[], $3::int[], $5::boolean[]) v (topic, partition, is_abandoned),
-         lateral (select reach, case when not v.is_abandoned then abandonments
-             when abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}' then abandonments + 1 else 1 end
-             as abandonments
-           from ${this.#schema}.consumer_cursor o
-           where o.group_name = $1 and o.topic = v.topic and o.partition = v.partition) former
+         lateral (select reach, case when v.is_abandoned then ${ONE_MORE_ABANDONMENT} else abandonments end as abandonments
+           from ${this.#schema}.consumer_cursor c
+           where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition) former
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
        returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
          c.replay_until::text, c.replay_except::text[],

@@ -282,9 +282,10 @@ export class Membership<H extends ProgressingHolding> {
     const plan = planSync({ memberId, isLeaving: this.#isLeaving, isHeld, canaryPercent, members, rows, holdings });
     const extended = await this.#storePlaces(client, holdings, plan, rows);
     await this.#tables.setWanted(client, plan.wanted);
-    await this.#tables.release(client, plan.release);
+    const isAbandoned = isAbandonedIn(plan, rows);
+    await this.#tables.release(client, plan.release, isAbandoned);
     const take = await this.#notHeldUp(client, plan.take, rows);
-    const taken = await this.#tables.take(client, memberId, take, isAbandonedIn(plan, rows));
+    const taken = await this.#tables.take(client, memberId, take, isAbandoned);
     await this.#tables.wake(client, plan.wake);
     await client.query('commit');
     this.#joined = joined;
