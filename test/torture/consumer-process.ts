@@ -33,6 +33,8 @@ export interface FailingKeys {
 }
 
 const CONCURRENCY = 6;
+/** So that a key of which there is much in one transaction does not hold up the others of its partition. */
+const PREFETCH_RECORDS = 32_000;
 const RESTLESS_MEMBERS = 8;
 const RESTLESS_EVERY_MS = 300;
 /** More than poison takes. What fails for longer is parked, and is tried again soon, as long as the run goes on. */
@@ -82,7 +84,13 @@ async function consume(settings: ConsumerSettings): Promise<void> {
   };
   const join = async (group: Group, memberId: string): Promise<Consumer> => {
     const options = { log: reading, database: working, leaseMs, concurrency, logger: historyLogger(history) };
-    const consumer = createConsumer({ ...options, group, memberId, retries: RETRIES });
+    const consumer = createConsumer({
+      ...options,
+      group,
+      memberId,
+      retries: RETRIES,
+      prefetch: { records: PREFETCH_RECORDS },
+    });
     if (group === 'batch') {
       consumer.onBatch(Stepped, (events, context) => {
         return effect(

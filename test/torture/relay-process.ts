@@ -1,6 +1,7 @@
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createRelay, pollingSource, walSource, type Source } from '../../src/relay/index.ts';
 import { messageOf, isTailraceError } from '../../src/base/errors.ts';
+import { keepYoungGenerationSmall } from '../../src/cli/young-generation.ts';
 import { FailPoints } from './fail-points.ts';
 import { History, historyLogger } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
@@ -31,6 +32,7 @@ export interface RefusedMessage {
 
 const TELL_MS = 50;
 
+keepYoungGenerationSmall(); // as the command does
 const parent = linkToParent<RelaySettings>();
 await work(() => relay(parent.settings));
 
