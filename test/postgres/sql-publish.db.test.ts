@@ -282,8 +282,13 @@ describe('functions that run with the rights of their owner', () => {
         where pronamespace = 'tailrace'::regnamespace and prosecdef order by 1`,
     );
     expect(rows).toEqual([
+      { name: 'claim_batch', open: false },
+      { name: 'drop_processed_partitions', open: false },
       { name: 'ensure_outbox_partitions', open: false },
       { name: 'ensure_processed_partitions', open: false },
+      { name: 'expire_processed_messages', open: false },
+      { name: 'keep_late_processed', open: false },
+      { name: 'remove_ephemeral_groups', open: false },
       { name: 'summarize_outbox', open: false },
     ]);
   });
