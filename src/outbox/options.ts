@@ -86,6 +86,9 @@ export function producerSettings(options: ProducerOptions): ProducerSettings {
   if (typeof (database as Partial<ProducerDatabase> | undefined)?.connect !== 'function') {
     throw invalidOption('The option database has no method connect. Expected a pg.Pool.');
   }
+  if (typeof (database as { getTransactionStatus?: unknown }).getTransactionStatus === 'function') {
+    throw invalidOption('The option database is a single client. Expected a pg.Pool.');
+  }
   return {
     ...messageSettings(options),
     database,

@@ -54,6 +54,7 @@ it('topics describe and delete: a topic is looked at, deleted while its relay ru
   let consumer = newConsumer();
   try {
     await relay.start();
+    await pool.query(`select tailrace.publish('others', n::text, 'Counted', '{}') from generate_series(1, 30) n`);
     await publish(database, 1, 20);
     await consumer.start();
     await expect.poll(() => sorted(handled)).toEqual(series(1, 20));
@@ -114,8 +115,18 @@ it('topics describe and delete: a topic is looked at, deleted while its relay ru
 
     // What a relay that starts over needs stays until a checkpoint is behind it.
     await pool.query(`update tailrace.relay_batch set checkpoint = coalesce(checkpoint, 'x')`);
+    await pool.query(`insert into tailrace.log_segment (partition, base, next_base, bytes, first_at, last_at)
+      select id, 0, 1, 1, now(), now() from tailrace.log_partition`);
     await cli(database, 'topics', 'delete', 'counts', '--yes');
-    expect(await count(database, 'tailrace.log_entry')).toBe(0);
+
+    // And nothing of another topic has gone with it.
+    const ofOthers = 'e join tailrace.log_partition p on p.id = e.partition';
+    expect(await count(database, `tailrace.log_entry ${ofOthers}`)).toBe(await count(database, 'tailrace.log_entry'));
+    expect(await count(database, `tailrace.log_segment ${ofOthers}`)).toBe(2);
+    expect(await count(database, 'tailrace.log_segment')).toBe(2);
+    expect(await document(database, 'topics', 'describe', 'others')).toMatchObject({ records: '30' });
+    const read = await log.fetch([0, 1].map((partition) => ({ topic: 'others', partition, offset: 0n })));
+    expect(read).toHaveLength(30);
   } finally {
     await consumer.stop();
     await relay.stop();

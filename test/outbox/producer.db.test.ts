@@ -64,6 +64,10 @@ function meddledWith(meddle: (run: () => Promise<unknown>, nth: number) => Promi
 
 const codeOf = (error: unknown): string | undefined => (isTailraceError(error) ? error.code : undefined);
 
+it('refuses a single client in place of a pool', () => {
+  expect(() => producer({ database: new pg.Client() as never })).toThrow(/a single client. Expected a pg.Pool/);
+});
+
 describe('when a batch is committed', () => {
   it.each<[string, Partial<ProducerOptions>]>([
     ['once its first message has waited', { lingerMs: 1 }],

@@ -52,10 +52,11 @@ export async function deleteTopic(client: pg.ClientBase, schemaName: string, top
  */
 export async function deleteUnreadEntries(client: pg.ClientBase, schemaName: string): Promise<void> {
   const schema = quoteSchema(schemaName);
-  const isUnread = `not exists (select from ${schema}.log_partition p where p.id = partition)`;
-  await client.query(`delete from ${schema}.log_segment where ${isUnread}`);
+  // log_partition has a column of the name `partition` too.
+  const isUnread = `not exists (select from ${schema}.log_partition p where p.id = unread.partition)`;
+  await client.query(`delete from ${schema}.log_segment unread where ${isUnread}`);
   await client.query(
-    `delete from ${schema}.log_entry where ${isUnread} and seq <= coalesce((select seq from ${schema}.relay_batch
+    `delete from ${schema}.log_entry unread where ${isUnread} and seq <= coalesce((select seq from ${schema}.relay_batch
       where name = $1 and checkpoint is not null order by seq desc limit 1), 0)`,
     [LEASE_NAME],
   );
