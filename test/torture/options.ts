@@ -15,7 +15,7 @@ const HELP = `npm run torture -- [options]
   --seconds N          how long messages are written and faults injected (default: ${DEFAULT_SECONDS})
   --seed S             which faults, when and where (default: a random one, which is printed)
   --faults a,b         only these, in turns
-  --suite full         every fault once, however long it takes
+  --suite full         every fault once: about 8 minutes
   --sabotage NAME      puts a wrong implementation in place of the right one; succeeds only if the run finds it
   --postgres V         ${VERSIONS.join(', ')} (default: 18)
   --rate N             transactions a second that the writers try (default: 450)
