@@ -60,8 +60,8 @@ export function cursorAhead(pool: pg.Pool): pg.Pool {
     join tailrace.log_partition p on p.id = e.partition where p.topic = c.topic and p.partition = c.partition`;
   return rewriting(pool, (text) =>
     text.replace(
-      /(update \S+consumer_cursor c set next_offset = )v\.next_offset/,
-      `$1greatest(v.next_offset, (${end}))`,
+      /(update \S+consumer_cursor c set next_offset = greatest\(c\.next_offset, v\.next_offset)\)/,
+      `$1, (${end}))`,
     ),
   );
 }
