@@ -14,13 +14,18 @@ const member = (stream: Stream, memberId: string): Consumer =>
 it('a partition that was added is not handled before the others have come to where they ended', async () => {
   await using stream = await Stream.open({ partitions: 2 });
   const gate = Promise.withResolvers<undefined>();
+  const begun = Promise.withResolvers<undefined>();
   const slow = keys.find((key) => partitionOfKey(key, 2) === 1 && partitionOfKey(key, 2, 5) > 1)!;
   const one = stream.consumer({ memberId: 'one', concurrency: 8 }).on(Counted, async ({ payload }, { tx }) => {
-    if (payload.key === slow && payload.n === 1) await gate.promise;
+    if (payload.key === slow && payload.n === 1) {
+      begun.resolve(undefined);
+      await gate.promise;
+    }
     await addEffect(tx, payload);
   });
   await one.start();
   await stream.publish(...counts(keys, 1));
+  await begun.promise; // or the other member, whose handler waits for nothing, could be the one that handles it
   await stream.log.addPartitions('numbers', 5);
   await stream.publish(...counts(keys, 2, 2));
   const two = member(stream, 'two'); // asks the log when it starts, the other one after a while
