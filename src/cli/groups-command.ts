@@ -43,13 +43,14 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
 
 /**
  * `lag` in messages; `seconds` since the first of them was appended. Both are null where this database does not hold the
- * log of the topic.
+ * log of the topic. `beyond`: the place is one that the log has not come to, as after the log was restored or lost its tail.
  */
 export function placesSql(schema: string): string {
   return `select c.group_name, c.topic, c.partition, c.owner, c.wanted, c.epoch::text as epoch, c.generation, c.next_offset::text as next_offset, tail.next_offset::text as end,
       (case when tail.next_offset > c.next_offset then tail.next_offset - c.next_offset when p.id is not null then 0 end)::text as lag,
       case when p.id is not null then case when tail.next_offset > c.next_offset then
-        extract(epoch from clock_timestamp() - due.appended_at)::float8 else 0 end end as seconds
+        extract(epoch from clock_timestamp() - due.appended_at)::float8 else 0 end end as seconds,
+      coalesce(c.next_offset > tail.next_offset, false) as beyond
     from ${schema}.consumer_cursor c
     left join ${schema}.log_partition p using (topic, partition)
     left join lateral (
@@ -69,6 +70,8 @@ export interface GroupRow {
   readonly dead: string;
   readonly lag: string | null;
   readonly seconds: number | null;
+  /** In how many partitions its place is beyond the end of the log. */
+  readonly beyond: number;
 }
 
 async function runList({ schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
@@ -76,13 +79,14 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
   const rows = await withClient({ url, schema, command: 'groups' }, (client) =>
     readGroups(client, quoteSchema(schema)),
   );
-  const groups = rows.map(({ name, generation, members, dead, lag, seconds }) => ({
+  const groups = rows.map(({ name, generation, members, dead, lag, seconds, beyond }) => ({
     group: name,
     generation,
     members,
     deadLetters: dead,
     lag,
     lagSeconds: rounded(seconds),
+    partitionsBeyondEnd: beyond,
   }));
   if (options.json === true) terminal.out(`${JSON.stringify({ schema, groups })}\n`);
   else if (groups.length === 0)
@@ -100,15 +104,25 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
         ]),
       ),
     );
+    for (const { group, partitionsBeyondEnd: beyond } of groups) {
+      if (beyond > 0) terminal.out(`\n${beyondText(`${group} is`, beyond)} See: tailrace groups describe ${group}\n`);
+    }
   }
+}
+
+/** What it means that a place is beyond the end, and the way out. */
+function beyondText(who: string, partitions: number): string {
+  const where = partitions === 1 ? 'one partition' : `${partitions} partitions`;
+  return `${who} beyond the end of the log in ${where}, as after the log was restored from a backup: what is appended up to there will not be handled. Expected a place up to the end: tailrace groups seek moves it.`;
 }
 
 /** All groups of a database. `schema` is quoted. */
 export async function readGroups(client: pg.Client, schema: string): Promise<GroupRow[]> {
   const { rows } = await client.query<GroupRow>(
     `with place as (${placesSql(schema)}),
-      total as (select group_name, sum(lag::bigint)::text as lag, max(seconds) as seconds from place group by 1)
-    select g.name, g.generation, lag, seconds,
+      total as (select group_name, sum(lag::bigint)::text as lag, max(seconds) as seconds,
+        count(*) filter (where beyond)::int as beyond from place group by 1)
+    select g.name, g.generation, lag, seconds, coalesce(beyond, 0) as beyond,
       (select count(*)::int from ${schema}.consumer_member m where m.group_name = g.name and m.expires_at > clock_timestamp()) as members,
       (select count(*)::text from ${schema}.parked_message m where m.group_name = g.name and m.dead) as dead
     from ${schema}.consumer_group g left join total on total.group_name = g.name order by g.name collate "C"`,
@@ -127,6 +141,7 @@ interface PlaceRow {
   readonly end: string | null;
   readonly lag: string | null;
   readonly seconds: number | null;
+  readonly beyond: boolean;
 }
 
 interface MemberRow {
@@ -181,7 +196,7 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
       joinedAt: joined_at.toISOString(),
     })),
     partitions: places.map(
-      ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, lag, seconds }) => ({
+      ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, lag, seconds, beyond }) => ({
         topic,
         partition,
         owner,
@@ -192,6 +207,7 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
         end,
         lag,
         lagSeconds: rounded(seconds),
+        isBeyondEnd: beyond,
       }),
     ),
   };
@@ -249,6 +265,7 @@ function groupText(
     end: string | null;
     lag: string | null;
     lagSeconds: number | null;
+    isBeyondEnd: boolean;
   }[],
 ): string {
   const memberTable = formatTable(
@@ -276,7 +293,9 @@ function groupText(
       owner,
     ]),
   );
-  return `${members.length === 0 ? 'No member is there.\n' : memberTable}\n${placeTable}`;
+  const beyond = places.filter(({ isBeyondEnd }) => isBeyondEnd).length;
+  const warning = beyond === 0 ? '' : `\n${beyondText('It is', beyond)}\n`;
+  return `${members.length === 0 ? 'No member is there.\n' : memberTable}\n${placeTable}${warning}`;
 }
 
 export function big(text: string | null): bigint | null {

@@ -18,6 +18,7 @@ interface TailOptions extends DatabaseOptions {
   readonly from: Start;
   readonly key?: string;
   readonly type?: string;
+  readonly header?: readonly HeaderFilter[];
   readonly partition?: number;
   readonly count?: number;
   readonly exit?: true;
@@ -26,6 +27,11 @@ interface TailOptions extends DatabaseOptions {
 }
 
 type Start = 'earliest' | 'latest' | { readonly offset: bigint } | { readonly time: Date };
+
+interface HeaderFilter {
+  readonly name: string;
+  readonly value: string;
+}
 
 /** Adds `tailrace tail`. */
 export function addTailCommand(program: Command, terminal: Terminal): void {
@@ -42,6 +48,12 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
     )
     .option('--key <key>', 'only messages of this key')
     .option('--type <type>', 'only messages of this type')
+    .addOption(
+      new Option(
+        '--header <name=value>',
+        'only messages with this header; may be given several times, for messages that have them all',
+      ).argParser(addHeader),
+    )
     .addOption(new Option('--partition <n>', 'only this partition').argParser(wholeNumber(0, 9_999)))
     .addOption(
       new Option('--count <n>', 'end after this many messages').argParser(wholeNumber(1, Number.MAX_SAFE_INTEGER)),
@@ -78,6 +90,12 @@ function passed(time: Date): Date {
   throw usageFailure(
     `--from is ${time.toISOString()}, which is in the future. Expected a time that has passed, or latest.`,
   );
+}
+
+function addHeader(text: string, before: readonly HeaderFilter[] = []): readonly HeaderFilter[] {
+  const at = text.indexOf('=');
+  if (at > 0) return [...before, { name: text.slice(0, at), value: text.slice(at + 1) }];
+  throw usageFailure(`--header is ${JSON.stringify(text)}. Expected a name, = and a value, such as tenant=acme.`);
 }
 
 async function runTail(topic: string, options: TailOptions, terminal: Terminal): Promise<void> {
@@ -198,6 +216,10 @@ function after(position: FetchPosition, records: readonly LogRecord[]): FetchPos
   return last === undefined ? position : { ...position, offset: last.offset + 1n };
 }
 
-function isWanted(record: LogRecord, { key, type }: TailOptions): boolean {
-  return (key === undefined || record.key === key) && (type === undefined || record.type === type);
+function isWanted(record: LogRecord, { key, type, header = [] }: TailOptions): boolean {
+  return (
+    (key === undefined || record.key === key) &&
+    (type === undefined || record.type === type) &&
+    header.every(({ name, value }) => record.headers[name] === value)
+  );
 }

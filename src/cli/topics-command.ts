@@ -200,6 +200,12 @@ async function runCreate(
   { schema, partitions, ...options }: CreateOptions,
   terminal: Terminal,
 ): Promise<void> {
+  const ofCompaction = options.minCompactionLag !== undefined || options.deleteRetention !== undefined;
+  if (ofCompaction && options.compact !== true) {
+    throw usageFailure(
+      '--min-compaction-lag and --delete-retention say how a topic is compacted, and this one would not be. Add --compact, or leave them out.',
+    );
+  }
   await withLog({ schema, ...options }, terminal, (log) => log.createTopic(topic, partitions, settingsOf(options)));
   const report = { schema, topic, partitions };
   terminal.out(

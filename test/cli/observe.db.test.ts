@@ -115,6 +115,7 @@ it('topics alter: gives a topic more partitions, and no fewer', async () => {
 it.each([
   ['another number of partitions', 2, ['create', 'counts', '--partitions', '4'], /exists with that number/],
   ['a bad name', 2, ['create', 'my topic'], /Not a name for a topic/],
+  ['a lag without compaction', 2, ['create', 'x', '--min-compaction-lag', '1h'], /Add --compact/],
   ['no partitions', 2, ['create', 'x', '--partitions', '0'], /whole number from 1/],
   ['an unknown verb', 2, ['destroy', 'counts'], /unknown command|too many arguments/],
   ['a deletion by mistake', 2, ['delete', 'counts'], /add --yes/],
@@ -210,7 +211,9 @@ describe('a group that is behind', () => {
       .poll(async () => (await document(database, 'groups')) as object, { timeout: 60_000 })
       .toEqual({
         schema: 'tailrace',
-        groups: [{ group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0 }],
+        groups: [
+          { group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0, partitionsBeyondEnd: 0 },
+        ],
       });
     const alive = (await document(database, 'groups', 'describe', 'g')) as { members: unknown[]; partitions: object[] };
     expect(alive.members).toEqual([
@@ -288,6 +291,26 @@ describe('a group that is behind', () => {
     await database.pool.query('update tailrace.parked_message set dead = true');
     expect(await cli(database, 'dead-letters', 'discard', '--group', 'g', '--all')).toContain('1 discarded.\n');
     expect(await document(database, 'dead-letters', 'list', '--all')).toMatchObject({ deadLetters: [] });
+  });
+
+  it('is told where its place is beyond the end of the log', async () => {
+    await using database = await createTestDatabase();
+    await publish(database, 2);
+    await relayAll(database, 1);
+    await database.pool.query(`insert into tailrace.consumer_group (name) values ('ahead');
+      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset) values ('ahead', 'counts', 0, 3)`);
+    expect(await document(database, 'groups')).toMatchObject({
+      groups: [{ group: 'ahead', lag: '0', partitionsBeyondEnd: 1 }],
+    });
+    expect(await document(database, 'groups', 'show', 'ahead')).toMatchObject({
+      partitions: [{ nextOffset: '3', end: '2', isBeyondEnd: true }],
+    });
+    const said = /beyond the end of the log in one partition[^]*tailrace groups seek/;
+    expect(await cli(database, 'groups')).toMatch(said);
+    expect(await cli(database, 'groups', 'show', 'ahead')).toMatch(said);
+    await database.pool.query('update tailrace.consumer_cursor set next_offset = 2');
+    expect(await cli(database, 'groups')).not.toMatch(said);
+    expect(await cli(database, 'groups', 'show', 'ahead')).not.toMatch(said);
   });
 
   it('has no lag that could be known where the log is in another database', async () => {

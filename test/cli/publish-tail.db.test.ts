@@ -131,6 +131,9 @@ describe('tail', () => {
     expect(numbers(await tail(...json, '--type', 'Odd', '--key', 'k1'))).toEqual(
       all.filter((n) => n % 2 === 1 && n % 3 === 1),
     );
+    expect(numbers(await tail(...json, '--header', 'h=x'))).toEqual(all);
+    expect(await tail(...json, '--header', 'h=y')).toBe('');
+    expect(await tail(...json, '--header', 'h=x', '--header', 'absent=')).toBe('');
     expect(numbers(await tail('--json', '--from', '2020-01-01T00:00:00Z'))).toEqual(all);
     expect(await tail('--from', 'latest')).toBe('');
     expect(numbers(await tail(...json, '--count', '7'))).toHaveLength(7);
@@ -196,6 +199,7 @@ describe('tail', () => {
     ['an unknown topic', 1, ['nothing'], /no topic "nothing"/],
     ['an unknown partition', 2, ['orders', '--partition', '4'], /has 4, counted from 0/],
     ['an unknown token', 2, ['orders', '--format', '%x'], /no token %x/],
+    ['a header without a value', 2, ['orders', '--header', 'h'], /--header is "h"\. Expected a name, = and a value/],
     ['an unknown place', 2, ['orders', '--from', 'now'], /--from is "now"/],
     ['a time to come', 2, ['orders', '--from', '2999-01-01T00:00:00Z'], /--from is 2999-.*, which is in the future/],
     ['an offset that is not there', 1, ['orders', '--partition', '0', '--from', '1000'], /no offset 1000/],

@@ -452,7 +452,7 @@ const LATE_GROUP_SECONDS = 300;
 function groups({ groups: rows, hasSchema }: DoctorFacts): Finding[] {
   if (rows === undefined) return hasSchema ? [unread('groups')] : [];
   if (rows.length === 0) return [ok('groups', 'There are no consumer groups in this database.')];
-  return rows.flatMap(({ name, members, lag, seconds: late, dead }) => {
+  return rows.flatMap(({ name, members, lag, seconds: late, dead, beyond }) => {
     const check = `group ${name}`;
     const place = lag === null ? 'its log is in another database' : `${lag} messages and ${seconds(late ?? 0)} behind`;
     const isBehind = lag !== null && lag !== '0' && (members === 0 || (late ?? 0) > LATE_GROUP_SECONDS);
@@ -465,16 +465,28 @@ function groups({ groups: rows, hasSchema }: DoctorFacts): Finding[] {
           members === 0 ? 'Start a consumer of the group.' : show,
         )
       : ok(check, `${members} members, ${place}.`);
-    if (dead === '0') return [main];
-    return [
-      main,
-      warn(
-        check,
-        `${dead} dead letters.`,
-        'These messages were not handled.',
-        `tailrace dead-letters list --group ${name}`,
-      ),
-    ];
+    const found = [main];
+    if (beyond > 0) {
+      found.push(
+        fail(
+          check,
+          `Its place is beyond the end of the log in ${beyond} partitions.`,
+          'The log was restored or has lost its tail: what is appended up to there will not be handled.',
+          `tailrace groups show ${name}; then tailrace groups seek ${name} --help`,
+        ),
+      );
+    }
+    if (dead !== '0') {
+      found.push(
+        warn(
+          check,
+          `${dead} dead letters.`,
+          'These messages were not handled.',
+          `tailrace dead-letters list --group ${name}`,
+        ),
+      );
+    }
+    return found;
   });
 }
 

@@ -107,7 +107,7 @@ const healthy: DoctorFacts = {
   processed: { weeksAhead: 4, held: undefined },
   lease: { holder: 'host-1', isHeld: true, expiredSeconds: 0, wantedMode: null, mode: 'wal', modeReason: null },
   relayDeadLetters: 0,
-  groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0 }],
+  groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0, beyond: 0 }],
   outlooks: [],
   maintenance: { secondsAgo: 30, isOwner: true, waiting: 0, reason: null, full: 1 },
 };
@@ -280,6 +280,12 @@ describe('finds one thing at a time', () => {
       { maintenance: { ...kept, waiting: 3, reason: 'x' } },
       ['warn maintenance'],
       /3 .* wait: x/,
+    ],
+    [
+      'a group beyond the end of the log',
+      { groups: [{ ...group, beyond: 2 }] },
+      ['fail group billing'],
+      /beyond the end of the log in 2 partitions/,
     ],
     ['dead letters', { groups: [{ ...group, dead: '2' }] }, ['warn group billing'], /2 dead letters/],
   ])('%s', (_what, change, expected, message) => {
