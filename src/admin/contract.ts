@@ -12,6 +12,8 @@ export interface Figures {
   readonly groups: readonly GroupLag[];
   /** Messages set aside, for each group. */
   readonly parked: readonly ParkedCount[];
+  /** What waits by key and by time, for each group that has such. */
+  readonly waiting: readonly WaitingCount[];
   /** Messages that the relay could not route: its dead letters. */
   readonly relayDeadLetters: number;
 }
@@ -38,6 +40,15 @@ export interface ParkedCount {
   readonly group: string;
   readonly isDead: boolean;
   readonly count: number;
+}
+
+/** What of a group waits without its doing. A million rows are looked at, at most. */
+export interface WaitingCount {
+  readonly group: string;
+  /** Keys of which a record is set aside so that later ones line up behind it. */
+  readonly parkedKeys: number;
+  /** Messages that wait for their time: of a retry, or of their delivery. */
+  readonly timers: number;
 }
 
 /** A pipeline in the answer of `/status`. */

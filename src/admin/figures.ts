@@ -1,6 +1,6 @@
 import type pg from 'pg';
 import { quoteSchema } from '../postgres/schema-name.ts';
-import type { Figures, GroupLag, ParkedCount } from './contract.ts';
+import type { Figures, GroupLag, ParkedCount, WaitingCount } from './contract.ts';
 
 /** Whose figures to read. */
 export interface FiguresOptions {
@@ -21,6 +21,7 @@ export async function readFigures(client: pg.ClientBase, { schema, slot }: Figur
     slotRetainedBytes: await readRetained(client, schema, slot),
     groups: await readGroups(client, quoted),
     parked: await readParked(client, quoted),
+    waiting: await readWaiting(client, quoted),
     relayDeadLetters: await countRelayDeadLetters(client, quoted),
   };
 }
@@ -137,6 +138,19 @@ async function readParked(client: pg.ClientBase, schema: string): Promise<Parked
     `select group_name as "group", dead as is_dead, count(*) as count from ${schema}.parked_message group by 1, 2 order by 1, 2`,
   );
   return rows.map(({ group, is_dead, count }) => ({ group, isDead: is_dead, count: Number(count) }));
+}
+
+async function readWaiting(client: pg.ClientBase, schema: string): Promise<WaitingCount[]> {
+  const { rows } = await client.query<WaitingCount>(
+    `with blocked as (select group_name, topic, partition, hashtext(key) as hash from ${schema}.parked_message
+        where blocks limit ${MOST_COUNTED}),
+      timer as (select group_name from ${schema}.parked_message where due_at > clock_timestamp() limit ${MOST_COUNTED}),
+      key_count as (select group_name, count(distinct (topic, partition, hash))::int as n from blocked group by 1),
+      timer_count as (select group_name, count(*)::int as n from timer group by 1)
+    select group_name as "group", coalesce(k.n, 0) as "parkedKeys", coalesce(t.n, 0) as timers
+      from key_count k full join timer_count t using (group_name) order by 1`,
+  );
+  return rows;
 }
 
 async function countRelayDeadLetters(client: pg.ClientBase, schema: string): Promise<number> {

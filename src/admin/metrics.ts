@@ -100,6 +100,12 @@ function addFigures(registers: Registry, pipelines: () => readonly ObservedPipel
   add('tailrace_parked_messages', 'Messages that a group has set aside; dead ones for good.', ['group', 'dead'], (f) =>
     f.parked.map(({ group, isDead, count }) => [{ group, dead: String(isDead) }, count]),
   );
+  add('tailrace_parked_keys', 'Keys whose messages line up behind one that is set aside.', ['group'], (f) =>
+    f.waiting.map(({ group, parkedKeys }) => [{ group }, parkedKeys]),
+  );
+  add('tailrace_waiting_timers', 'Messages that wait for the time of a retry or of their delivery.', ['group'], (f) =>
+    f.waiting.map(({ group, timers }) => [{ group }, timers]),
+  );
   add('tailrace_relay_dead_letters', 'Messages that the relay could not route, and keeps for an operator.', [], (f) => [
     [{}, f.relayDeadLetters],
   ]);

@@ -20,6 +20,7 @@ const FIGURES: Figures = {
   slotRetainedBytes: 4_096,
   groups: [{ group: 'billing "a"', topic: 'orders', partition: 4, messages: 3, seconds: 2 }],
   parked: [{ group: 'billing', isDead: true, count: 2 }],
+  waiting: [{ group: 'billing', parkedKeys: 1, timers: 3 }],
   relayDeadLetters: 3,
 };
 
@@ -140,6 +141,8 @@ describe('answers', () => {
       'tailrace_group_lag_messages{pipeline="shop",group="billing \\"a\\"",topic="orders",partition="4"}': 3,
       'tailrace_group_lag_seconds{pipeline="shop",group="billing \\"a\\"",topic="orders",partition="4"}': 2,
       'tailrace_parked_messages{pipeline="shop",group="billing",dead="true"}': 2,
+      'tailrace_parked_keys{pipeline="shop",group="billing"}': 1,
+      'tailrace_waiting_timers{pipeline="shop",group="billing"}': 3,
       'tailrace_figures_age_seconds{pipeline="shop"}': 1,
       nodejs_eventloop_lag_seconds: expect.any(Number),
       process_resident_memory_bytes: expect.any(Number),

@@ -111,7 +111,16 @@ it('tells of groups and of what they have set aside', async () => {
       (group_name, topic, partition, record_offset, message_id, type, kind, headers, payload, occurred_at, dead, reason, attempts)
       select 'mail', 'orders', 0, i, gen_random_uuid(), 'T', 'event', '{}', '{}', now(), i < 3, 'HANDLER_FAILED', 3
       from generate_series(1, 3) i`);
-  const { groups, parked } = await figuresOf(database);
+  await pool.query(`
+    insert into tailrace.parked_message
+      (group_name, topic, partition, record_offset, message_id, type, key, kind, headers, payload, occurred_at, dead, reason, attempts, blocks, due_at)
+      select 'wait', 'orders', 0, i, gen_random_uuid(), 'T', 'k' || i % 2, 'event', '{}', '{}', now(), false, 'HANDLER_FAILED', 3,
+        true, case when i < 5 then now() + interval '1 hour' when i = 5 then now() - interval '1 hour' end
+      from generate_series(1, 6) i`);
+  expect((await figuresOf(database)).waiting).toEqual([{ group: 'wait', parkedKeys: 2, timers: 4 }]);
+  await pool.query(`delete from tailrace.parked_message where group_name = 'wait'`);
+  const { groups, parked, waiting } = await figuresOf(database);
+  expect(waiting).toEqual([]);
   expect(groups).toEqual([
     { group: 'billing', topic: 'orders', partition: 0, messages: 1, seconds: expect.closeTo(600, -2) },
     { group: 'billing', topic: 'orders', partition: 1, messages: 0, seconds: 0 },
