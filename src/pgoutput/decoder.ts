@@ -55,6 +55,20 @@ export function decodeCopyData(buffer: Buffer, start: number, end: number, handl
   }
 }
 
+/**
+ * How long after its commit a transaction was sent, in milliseconds by the server's clock: of a CopyData message with the
+ * beginning of a transaction; of any other message `undefined`.
+ */
+export function latenessOf(buffer: Buffer, start: number, end: number): number | undefined {
+  const begin = start + XLOG_HEADER_BYTES;
+  if (begin + 21 !== end || buffer[start] !== XLOG_DATA || buffer[begin] !== BEGIN) return undefined;
+  const sent = start + 17;
+  const committed = begin + 9;
+  const high = buffer.readInt32BE(sent) - buffer.readInt32BE(committed);
+  const low = buffer.readUInt32BE(sent + 4) - buffer.readUInt32BE(committed + 4);
+  return (high * 2 ** 32 + low) / 1_000;
+}
+
 function decodeChange(buffer: Buffer, start: number, end: number, handler: ReplicationHandler): void {
   const type = buffer[start] ?? 0;
   switch (type) {

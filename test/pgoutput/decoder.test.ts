@@ -4,6 +4,7 @@ import { isTailraceError } from '../../src/base/errors.ts';
 import { CopyBothReader } from '../../src/pgoutput/copy-both.ts';
 import {
   decodeCopyData,
+  latenessOf,
   NULL_COLUMN,
   readTuple,
   TupleColumns,
@@ -152,3 +153,23 @@ function recorderOfTuples(end: number): ReplicationHandler {
     },
   };
 }
+
+test.each([
+  [0n, 0n, 0],
+  [750_000_000_123_456n, 750_000_000_000_456n, 123],
+  [4_294_967_297_000n, 4_294_967_295_000n, 2],
+  [1_000n, 3_000n, -2],
+])('a transaction that was sent at %d and committed at %d was late by %d ms', (sentAt, committedAt, late) => {
+  const bytes = xlogData(begin(1n, 2));
+  bytes.writeBigInt64BE(sentAt, 17);
+  bytes.writeBigInt64BE(committedAt, 25 + 9);
+  expect(latenessOf(bytes, 0, bytes.length)).toBe(late);
+  const inside = Buffer.concat([Buffer.alloc(3), bytes, Buffer.alloc(3)]);
+  expect(latenessOf(inside, 3, 3 + bytes.length)).toBe(late);
+});
+
+test('only the beginning of a transaction tells how late it is', () => {
+  for (const bytes of [xlogData(commit(1n, 2n)), keepalive(1n, false), xlogData(insert(1, ['a'])), Buffer.alloc(0)]) {
+    expect(latenessOf(bytes, 0, bytes.length)).toBeUndefined();
+  }
+});

@@ -2,13 +2,13 @@ import { expect, test } from 'vitest';
 import { adaptiveReadPacing } from '../../src/source/wal/read-pacing.ts';
 
 /** Feeds reads of `bytes` every `everyMs` for a second; answers the share after which a pause was asked for. */
-function pausedShare(bytes: number, everyMs: number): number {
+function pausedShare(bytes: number, everyMs: number, lateMs = 0): number {
   const pacing = adaptiveReadPacing();
   let reads = 0;
   let pauses = 0;
   for (let nowMs = 0; nowMs < 1000; nowMs += everyMs) {
     reads += 1;
-    if (pacing.onRead(bytes, nowMs)) pauses += 1;
+    if (pacing.onRead(bytes, nowMs, lateMs) > 0) pauses += 1;
   }
   return pauses / reads;
 }
@@ -32,6 +32,18 @@ test('never pauses after large reads: bytes gather by themselves', () => {
 
 test('a single burst after a quiet time is not paced into the next one', () => {
   const pacing = adaptiveReadPacing();
-  for (let nowMs = 0; nowMs < 5; nowMs++) pacing.onRead(4_000, nowMs);
-  expect(pacing.onRead(230, 500)).toBe(false);
+  for (let nowMs = 0; nowMs < 5; nowMs++) pacing.onRead(4_000, nowMs, 0);
+  expect(pacing.onRead(230, 500, 0)).toBe(0);
+});
+
+test('pauses for a tenth of what the stream is late by, up to 15 ms, however slowly it comes', () => {
+  const pacing = adaptiveReadPacing();
+  expect([0, 49, 50, 100, 150, 3_600_000].map((lateMs, n) => pacing.onRead(230, n * 1_000, lateMs))).toEqual([
+    0, 0, 5, 10, 15, 15,
+  ]);
+});
+
+test('does not pause after a full read, however late the stream is: there is more', () => {
+  expect(pausedShare(65_536, 0.5, 10_000)).toBe(0);
+  expect(pausedShare(65_535, 0.5, 10_000)).toBe(1);
 });

@@ -7,8 +7,8 @@ import { CONNECT_TIMEOUT_MS } from '../../postgres/connection.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
 import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 import { CopyBothReader } from '../../pgoutput/copy-both.ts';
-import { decodeCopyData, type ReplicationHandler } from '../../pgoutput/decoder.ts';
-import { adaptiveReadPacing, READ_PAUSE_MS } from './read-pacing.ts';
+import { decodeCopyData, latenessOf, type ReplicationHandler } from '../../pgoutput/decoder.ts';
+import { adaptiveReadPacing } from './read-pacing.ts';
 import { statusUpdate } from './status-update.ts';
 
 export interface ReplicationConnectionOptions {
@@ -132,8 +132,15 @@ export class ReplicationConnection {
     this.#client = client;
     const { stream } = client.connection;
     const inner = stream.listeners('data') as ((bytes: Buffer) => void)[];
+    let lateMs = 0;
+    let isLatenessOfChunk = false; // that of the first transaction that begins in it will do
     const reader = new CopyBothReader({
       copyData: (buffer, start, end) => {
+        const late = isLatenessOfChunk ? undefined : latenessOf(buffer, start, end);
+        if (late !== undefined) {
+          lateMs = late;
+          isLatenessOfChunk = true;
+        }
         decodeCopyData(buffer, start, end, this.#options.handler);
       },
       otherMessage: (message) => {
@@ -142,6 +149,7 @@ export class ReplicationConnection {
     });
     stream.removeAllListeners('data');
     stream.on('data', (chunk: Buffer) => {
+      isLatenessOfChunk = false;
       try {
         reader.push(chunk);
         this.#options.onData();
@@ -150,17 +158,18 @@ export class ReplicationConnection {
         stream.destroy();
         return;
       }
-      if (this.#pacing.onRead(chunk.length, performance.now())) this.#pauseBriefly();
+      const pauseMs = this.#pacing.onRead(chunk.length, performance.now(), lateMs);
+      if (pauseMs > 0) this.#pause(pauseMs);
     });
   }
 
-  #pauseBriefly(): void {
+  #pause(forMs: number): void {
     if (this.#resumeTimer !== undefined) return;
     this.#client?.connection.stream.pause();
     this.#resumeTimer = setTimeout(() => {
       this.#resumeTimer = undefined;
       if (!this.#held) this.#readOn();
-    }, READ_PAUSE_MS);
+    }, forMs);
   }
 
   /** Takes what has gathered in one piece; a stream that just flows again would give it in the pieces it came in. */
