@@ -2,6 +2,7 @@ import pg from 'pg';
 import { pause } from '../../src/base/signal.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../src/consumer/index.ts';
+import { listenToPool } from '../../src/postgres/pool-listener.ts';
 import { FailPoints } from './fail-points.ts';
 import { GROUPS, type Group } from './groups.ts';
 import { History, historyLogger } from './history.ts';
@@ -59,7 +60,7 @@ async function consume(settings: ConsumerSettings): Promise<void> {
     max: members * (concurrency + 2),
     application_name: name,
   });
-  database.on('error', () => undefined); // an idle connection was lost: the next one is another
+  listenToPool(database);
   const log = postgresLog({ connectionString: databaseUrl });
   const reading = sabotagedReading(log, sabotage, databaseUrl);
   const working = sabotagedDatabase(database, sabotage);

@@ -4,6 +4,7 @@ import pg from 'pg';
 import { messageOf } from '../../src/base/errors.ts';
 import { pause } from '../../src/base/signal.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
+import { listenToPool } from '../../src/postgres/pool-listener.ts';
 import type { PostgresVersion } from '../servers/find-postgres.ts';
 import { check, type Evidence } from './checker.ts';
 import { TortureCluster } from './cluster.ts';
@@ -117,6 +118,7 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
 
 async function prepare(url: string, database: Database): Promise<void> {
   const pool = new pg.Pool({ connectionString: url, max: 1 });
+  listenToPool(pool);
   try {
     await migrate(pool);
   } finally {
