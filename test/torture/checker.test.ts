@@ -38,6 +38,7 @@ function sound(keys: readonly number[]): Evidence {
     redelivered: 3,
     redeliveredLimit: 6,
     phantoms: [],
+    undone: [],
     forbiddenPhantoms: [],
     unorderedKeys: new Set(),
     unreadKeys: new Set(),
