@@ -32,6 +32,8 @@ export interface NemesisOptions {
   readonly probe: Probe;
   readonly random: Random;
   readonly say: (text: string) => void;
+  /** Whether what is yet to come could tell nothing more. */
+  readonly isDecided: () => boolean;
 }
 
 /** Injects faults one after the other, and sees that things recover after each. */
@@ -61,8 +63,9 @@ export class Nemesis {
 
   /** Goes through the plan. With an end, begins again where it is through before that, and stops at it. */
   async run(plan: readonly Fault[], endMs: number | undefined): Promise<void> {
-    const { stage, random } = this.#options;
-    const isOver = (): boolean => stage.stop.aborted || (endMs !== undefined && performance.now() >= endMs);
+    const { stage, random, isDecided } = this.#options;
+    const isOver = (): boolean =>
+      stage.stop.aborted || isDecided() || (endMs !== undefined && performance.now() >= endMs);
     do {
       for (const fault of plan) {
         if (isOver()) return;
@@ -73,8 +76,8 @@ export class Nemesis {
   }
 
   async #injectUntilSeen(fault: Fault): Promise<void> {
-    const { stage } = this.#options;
-    for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted; attempt++) {
+    const { stage, isDecided } = this.#options;
+    for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted && !isDecided(); attempt++) {
       this.calmSinceMs = undefined;
       const seen = await this.#inject(fault);
       await stage.mend();

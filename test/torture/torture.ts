@@ -97,10 +97,12 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   const probe = new Probe(database, stage.handlers, patienceMs, stop);
   const slotWatch = new SlotWatch(() => cluster.url);
   const pacer = new Pacer(stage);
-  const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
+  // A sabotage that has made things stand still is there to be read.
+  const isDecided = (): boolean => sabotage !== undefined && stage.stalls.length > 0;
+  const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say, isDecided });
   const serverWatch = new ServerWatch(database, () => nemesis.calmSinceMs);
   try {
-    await play(options, stage, probe, nemesis);
+    await play(options, stage, probe, nemesis, isDecided);
     say('stopping the writers, restarting every relay and consumer, waiting for the last messages');
     await pacer.stop();
     await stage.stopWriters();
@@ -148,7 +150,13 @@ async function startHandlers(
   return { cluster, database };
 }
 
-async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis: Nemesis): Promise<void> {
+async function play(
+  options: TortureOptions,
+  stage: Stage,
+  probe: Probe,
+  nemesis: Nemesis,
+  isDecided: () => boolean,
+): Promise<void> {
   const { seconds, faults, say, stop, seed } = options;
   await stage.startAll();
   if ((await probe.arrive()) === undefined) throw new Error('The first message never arrived.');
@@ -157,7 +165,7 @@ async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis
   await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
   const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
   await nemesis.run(planOf(await nemesis.available(faults), new Random(seed, 'plan')), endMs);
-  if (endMs !== undefined) await pause(Math.max(0, endMs - performance.now()), stop);
+  if (endMs !== undefined && !isDecided()) await pause(Math.max(0, endMs - performance.now()), stop);
   stop.throwIfAborted();
 }
 
