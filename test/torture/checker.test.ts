@@ -187,6 +187,18 @@ describe('the checker', () => {
     expect(broken(check({ ...RUN, phantoms: [4_711], forbiddenPhantoms: [4_711] }))).toEqual(['I3']);
   });
 
+  it('allows the effect of what a failover may have undone once, whatever its number, and not in the log', () => {
+    const phantom: Step = { id: 4_711, k: 'key-1', n: 99 };
+    const undone: Evidence['undone'] = [[4_700, 4_720]];
+    const effects = inEffects([phantom, ...RUN.truth]);
+    expect(broken(check(effects))).toEqual(['I3']);
+    expect(check({ ...effects, undone }).breaches).toEqual([]);
+    expect(broken(check({ ...inEffects([phantom, ...RUN.truth, phantom]), undone }))).toEqual(['I2']);
+    expect(broken(check({ ...inLog([phantom, ...RUN.truth]), undone }))).toContain('I3');
+    const rolledBack = { ok: RUN.attempts.ok, fail: [[4_711, 4_711]] as const };
+    expect(broken(check({ ...effects, undone, attempts: rolledBack }))).toEqual(['I3']);
+  });
+
   it.each([
     ['memory above the limit', { memoryMiB: 300 }, 'I7'],
     ['a relay that halted', { collapses: ['relay-1 halted'] }, 'I8'],
