@@ -158,13 +158,14 @@ async function play(
   isDecided: () => boolean,
 ): Promise<void> {
   const { seconds, faults, say, stop, seed } = options;
+  const available = await nemesis.available(faults); // what has to be installed for some takes its time
   await stage.startAll();
   if ((await probe.arrive()) === undefined) throw new Error('The first message never arrived.');
   const startedMs = performance.now();
   say('messages flow');
   await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
   const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
-  await nemesis.run(planOf(await nemesis.available(faults), new Random(seed, 'plan')), endMs);
+  await nemesis.run(planOf(available, new Random(seed, 'plan')), endMs);
   if (endMs !== undefined && !isDecided()) await pause(Math.max(0, endMs - performance.now()), stop);
   stop.throwIfAborted();
 }
