@@ -19,7 +19,7 @@ import { Pacer } from './pacer.ts';
 import { Probe } from './probe.ts';
 import { Random } from './random.ts';
 import { reportOf, type TortureReport } from './report.ts';
-import type { SabotageName } from './sabotage/sabotage.ts';
+import { sabotageOf, type SabotageName } from './sabotage/sabotage.ts';
 import { SlotWatch } from './slot-watch.ts';
 import { ServerWatch } from './server-watch.ts';
 import { Stage } from './stage.ts';
@@ -157,7 +157,8 @@ async function play(
   nemesis: Nemesis,
   isDecided: () => boolean,
 ): Promise<void> {
-  const { seconds, faults, say, stop, seed } = options;
+  const { seconds, faults, say, stop, seed, sabotage } = options;
+  const needs = sabotage === undefined ? [] : sabotageOf(sabotage).needs;
   const available = await nemesis.available(faults); // what has to be installed for some takes its time
   await stage.startAll();
   if ((await probe.arrive()) === undefined) throw new Error('The first message never arrived.');
@@ -165,7 +166,7 @@ async function play(
   say('messages flow');
   await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
   const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
-  await nemesis.run(planOf(available, new Random(seed, 'plan')), endMs);
+  await nemesis.run(planOf(available, new Random(seed, 'plan'), needs), endMs, 2 * needs.length);
   if (endMs !== undefined && !isDecided()) await pause(Math.max(0, endMs - performance.now()), stop);
   stop.throwIfAborted();
 }
