@@ -10,6 +10,8 @@ import { startLocalServer } from 'tailrace/testing';
 
 const server = await startLocalServer({ settings: { max_connections: 200 } });
 const pool = new pg.Pool({ connectionString: server.connectionString });
+pool.on('connect', (client) => client.on('error', () => undefined)); // a lost connection fails its query, not the process
+pool.on('error', (error) => console.error(error.message));
 await migrate(pool);
 // #endregion
 

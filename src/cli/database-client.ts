@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
+import { listenToPool } from '../postgres/pool-listener.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { sqlStateOf } from '../postgres/sqlstate.ts';
 import { clientUrl } from '../postgres/tls.ts';
@@ -54,8 +55,7 @@ export async function withPool<Result>(
     application_name: `tailrace ${command}`,
     max: 1,
   });
-  pool.on('error', () => undefined);
-  pool.on('connect', (client) => client.on('error', () => undefined));
+  listenToPool(pool);
   try {
     return await action(pool);
   } catch (error) {

@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import pg from 'pg';
 import { migrate, type Migration, pendingMigrations, readMigrations } from '../postgres/migrations.ts';
+import { listenToPool } from '../postgres/pool-listener.ts';
 import { clientUrl } from '../postgres/tls.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withPipelineOptions } from './database-options.ts';
@@ -73,7 +74,7 @@ export async function migrateDatabase(connectionString: string, schema: string):
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: 'tailrace migrate',
   });
-  pool.on('connect', (client) => client.on('error', () => undefined)); // the statement that is under way rejects as well
+  listenToPool(pool); // the statement that is under way rejects as well
   try {
     return await migrate(pool, { schema });
   } catch (error) {

@@ -2,6 +2,7 @@ import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
 import { Signal } from '../base/signal.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
+import { listenToPool } from '../postgres/pool-listener.ts';
 import { loadTracing } from '../telemetry/load-tracing.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
 import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
@@ -132,10 +133,8 @@ class GroupConsumer implements Consumer<never> {
   #starting: Promise<void> = Promise.resolve();
   #stopping: Promise<void> | undefined;
   #sweep: NodeJS.Timeout | undefined;
-  readonly #onIdleClientLost = (error: Error): void => {
-    const { group, memberId, logger } = this.#settings;
-    logger.warn({ group, memberId, error: error.message }, 'An idle connection of the pool was lost');
-  };
+  /** Ends the listening to the pool. */
+  #unlisten: () => void = () => undefined;
 
   constructor(settings: ConsumerSettings) {
     this.#settings = settings;
@@ -214,7 +213,10 @@ class GroupConsumer implements Consumer<never> {
   async #start(): Promise<void> {
     const parts = this.#build();
     this.#parts = parts;
-    this.#settings.database.on?.('error', this.#onIdleClientLost);
+    this.#unlisten = listenToPool(this.#settings.database, ({ message: error }) => {
+      const { group, memberId, logger } = this.#settings;
+      logger.warn({ group, memberId, error }, 'An idle connection of the pool was lost');
+    });
     try {
       await parts.membership.start();
     } catch (error) {
@@ -233,7 +235,7 @@ class GroupConsumer implements Consumer<never> {
   /** As if it had not been started, so that it can be again. */
   #forgetStart(): void {
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
-    this.#settings.database.removeListener?.('error', this.#onIdleClientLost);
+    this.#unlisten();
     this.#parts = undefined;
     this.#state = 'idle';
   }
@@ -242,7 +244,7 @@ class GroupConsumer implements Consumer<never> {
     if (this.#state === 'running') this.#state = 'stopping';
     await this.#starting.catch(() => undefined); // its caller has been told
     if (this.#parts !== undefined && this.#hasJoined) await this.#leave(this.#parts);
-    this.#settings.database.removeListener?.('error', this.#onIdleClientLost);
+    this.#unlisten();
     this.#state = 'stopped';
   }
 

@@ -170,23 +170,27 @@ export class LockedGroup {
     );
   }
 
-  /** Moves places. Those that move back begin a new generation. */
+  /**
+   * Moves places. Those that move back over records begin a new generation, in which these are handled again. A place beyond
+   * the end is that of a log which lost its end, as after a failover: moved back to the end, it keeps its generation, so that
+   * messages which come again, at other offsets, are known as handled; and nothing behind the end is a replay.
+   */
   async move(topic: string, moves: readonly MoveInPartition[]): Promise<void> {
-    const isBack = moves.some(({ from, to }) => to < from);
-    if (isBack) {
+    if (moves.some(isOverRecords)) {
       await this.client.query(`update ${this.schema}.consumer_group set generation = generation + 1 where name = $1`, [
         this.group,
       ]);
     }
     await this.client.query(
       `update ${this.schema}.consumer_cursor c set next_offset = v.place,
-          generation = case when v.place < c.next_offset then g.generation else c.generation end,
-          replay_below = case when v.place < c.next_offset then greatest(c.replay_below, c.next_offset) else c.replay_below end,
-          replay_except = case when v.place < c.next_offset then array(
+          generation = case when v.over_records then g.generation else c.generation end,
+          replay_below = least(case when v.over_records then greatest(c.replay_below, c.next_offset) else c.replay_below end, v.ending),
+          replay_except = case when v.over_records then array(
             select record_offset from ${this.schema}.parked_message p where p.group_name = $1 and p.topic = $2 and p.partition = c.partition
             union select o from unnest(c.replay_except) o where o >= c.next_offset) else c.replay_except end,
-          replay_until = case when v.place < c.next_offset then greatest(c.replay_until, v.ending) else c.replay_until end
-        from unnest($3::int[], $4::bigint[], $5::bigint[]) v (partition, place, ending), ${this.schema}.consumer_group g
+          replay_until = least(case when v.over_records then v.ending else c.replay_until end, v.ending)
+        from unnest($3::int[], $4::bigint[], $5::bigint[], $6::boolean[]) v (partition, place, ending, over_records),
+          ${this.schema}.consumer_group g
         where g.name = $1 and c.group_name = $1 and c.topic = $2 and c.partition = v.partition`,
       [
         this.group,
@@ -194,9 +198,15 @@ export class LockedGroup {
         moves.map(({ partition }) => partition),
         moves.map(({ to }) => to.toString()),
         moves.map(({ end }) => end.toString()),
+        moves.map(isOverRecords),
       ],
     );
   }
+}
+
+/** Whether records that the group had left behind are ahead of it again. */
+function isOverRecords({ from, to, end }: MoveInPartition): boolean {
+  return to < from && to < end;
 }
 
 /** The error for a group that is in the way of what was asked. */

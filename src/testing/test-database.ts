@@ -5,6 +5,7 @@ import { silentLogger, type Logger } from '../base/logger.ts';
 import { closeClient, openClient } from '../postgres/connection.ts';
 import { startLocalServer } from '../postgres/local-server.ts';
 import { migrate } from '../postgres/migrations.ts';
+import { listenToPool } from '../postgres/pool-listener.ts';
 import { clientUrl } from '../postgres/tls.ts';
 import { Cleanup } from './cleanup.ts';
 
@@ -88,9 +89,7 @@ function openPool(connectionString: string, logger: Logger): pg.Pool {
     application_name: 'tailrace test',
   });
   // A connection that is cut off must not end the test run: whoever uses it next is told.
-  const note = (error: Error): void => logger.debug({ error: error.message }, 'a connection of the test pool was lost');
-  pool.on('error', note);
-  pool.on('connect', (client) => client.on('error', note));
+  listenToPool(pool, (error) => logger.debug({ error: error.message }, 'a connection of the test pool was lost'));
   return pool;
 }
 

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { seekGroup, type SeekTarget } from '../../src/consumer/index.ts';
+import { seekGroup, type Consumer, type SeekTarget } from '../../src/consumer/index.ts';
 import { addEffect, Counted } from './counted.ts';
 import { counts, range, Stream, until } from './kit.ts';
 
@@ -116,3 +116,46 @@ it('a seek of one partition forward skips there, while nobody runs, and nothing 
     ),
   ).toEqual([{ n: 2 * keys.length - skipped, g: 1 }]);
 });
+
+it('a log that lost its end: what comes again is known as handled, and what is new at its offsets is no replay', async () => {
+  await using stream = await Stream.open({ partitions: 1 });
+  const handled: [number, boolean][] = [];
+  const started = async (): Promise<Consumer> => {
+    const consumer = stream.consumer().on(Counted, async ({ payload }, { tx, isReplay }) => {
+      await addEffect(tx, payload);
+      handled.push([payload.n, isReplay]);
+    });
+    await consumer.start();
+    return consumer;
+  };
+  const before = await started();
+  await stream.publish(...counts(['a'], 3)); // offsets 0 to 2
+  for (const n of [4, 5]) await stream.publish(...counts(['a'], 1, n));
+  await stream.untilEffects(5);
+  await isStored(stream, 5);
+  await before.stop();
+  await stream.publish(...counts(['a'], 1, 6));
+
+  const lost = await stream.rows<LostEntry>(
+    'delete from tailrace.log_entry where base >= 3 returning base, partition, ids, seq',
+  );
+  expect(await seek(stream, 'latest')).toEqual([{ partition: 0, from: 5n, to: 3n }]);
+  const idsAt = (base: string): LostEntry => lost.find((entry) => entry.base === base)!;
+  for (const [base, entry] of [idsAt('5'), idsAt('3'), idsAt('4')].entries()) {
+    await stream.rows(
+      'insert into tailrace.log_entry (partition, base, count, ids, seq) values ($1, $2, 1, $3, $4) returning base',
+      [entry.partition, 3 + base, entry.ids, entry.seq],
+    );
+  }
+  const after = await started();
+  await isStored(stream, 6);
+  await after.stop();
+  expect(handled).toEqual(range(6).map((n) => [n, false]));
+});
+
+interface LostEntry {
+  readonly base: string;
+  readonly partition: number;
+  readonly ids: readonly string[];
+  readonly seq: string;
+}

@@ -38,6 +38,7 @@ function sound(keys: readonly number[]): Evidence {
     redelivered: 3,
     redeliveredLimit: 6,
     phantoms: [],
+    undone: [],
     forbiddenPhantoms: [],
     unorderedKeys: new Set(),
     unreadKeys: new Set(),
@@ -184,6 +185,18 @@ describe('the checker', () => {
   it('allows phantoms of a failover, but not of one with slots', () => {
     expect(check({ ...RUN, phantoms: [4_711] }).breaches).toEqual([]);
     expect(broken(check({ ...RUN, phantoms: [4_711], forbiddenPhantoms: [4_711] }))).toEqual(['I3']);
+  });
+
+  it('allows the effect of what a failover may have undone once, whatever its number, and not in the log', () => {
+    const phantom: Step = { id: 4_711, k: 'key-1', n: 99 };
+    const undone: Evidence['undone'] = [[4_700, 4_720]];
+    const effects = inEffects([phantom, ...RUN.truth]);
+    expect(broken(check(effects))).toEqual(['I3']);
+    expect(check({ ...effects, undone }).breaches).toEqual([]);
+    expect(broken(check({ ...inEffects([phantom, ...RUN.truth, phantom]), undone }))).toEqual(['I2']);
+    expect(broken(check({ ...inLog([phantom, ...RUN.truth]), undone }))).toContain('I3');
+    const rolledBack = { ok: RUN.attempts.ok, fail: [[4_711, 4_711]] as const };
+    expect(broken(check({ ...effects, undone, attempts: rolledBack }))).toEqual(['I3']);
   });
 
   it.each([

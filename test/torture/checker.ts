@@ -112,7 +112,12 @@ export interface Evidence {
   readonly dangers: readonly string[];
   /** Messages that were handled, and whose transactions a failover then undid. */
   readonly phantoms: readonly number[];
-  /** Those of them that the failover must not have had: the standby kept the slot. */
+  /**
+   * Ranges of ids, both ends included, of transactions that a failover may have undone. In a handlers' database that is not the
+   * log's their effects stay.
+   */
+  readonly undone: readonly (readonly [number, number])[];
+  /** Those of the phantoms that the failover must not have had: the standby kept the slot. */
   readonly forbiddenPhantoms: readonly number[];
   /** Keys of which no order is promised. */
   readonly unorderedKeys: ReadonlySet<string>;
@@ -149,9 +154,9 @@ export interface Verdict {
 /** Holds everything against the truth. Pure: what it says depends on the evidence alone. */
 export function check(evidence: Evidence): Verdict {
   const truth = new Map(evidence.truth.map((step) => [step.id, step]));
-  const log = judge(evidence.log, truth, evidence.unorderedKeys);
+  const log = judge(evidence.log, truth, evidence.unorderedKeys, () => false);
   const read = new Map([...truth].filter(([, { k }]) => !evidence.unreadKeys.has(k)));
-  const effects = evidence.effects.map((place) => judge(place, read, evidence.unorderedKeys));
+  const effects = evidence.effects.map((place) => judge(place, read, evidence.unorderedKeys, mayBeUndone(evidence)));
   const places = [log, ...effects];
   const brokenOffsets = judgeOffsets(evidence.entries);
   const stale = acceptedStaleWrites(evidence.batches);
@@ -197,14 +202,27 @@ interface PlaceVerdict {
   readonly breaches: readonly Breach[];
 }
 
-/** For the order only the first of each message counts: a repetition is doubled, not reordered. */
-function judge({ name, steps }: Place, truth: ReadonlyMap<number, Step>, unordered: ReadonlySet<string>): PlaceVerdict {
+/**
+ * For the order only the first of each message counts: a repetition is doubled, not reordered. What was undone may be there
+ * once, and its number counts for nothing: another message of its key has it too.
+ */
+function judge(
+  { name, steps }: Place,
+  truth: ReadonlyMap<number, Step>,
+  unordered: ReadonlySet<string>,
+  mayBeGone: (id: number) => boolean,
+): PlaceVerdict {
   const seen = new Set<number>();
   const highest = new Map<string, number>();
   const breaches = new BreachList(name);
   for (const step of steps) {
     const known = truth.get(step.id);
-    if (known === undefined || known.k !== step.k || known.n !== step.n) {
+    const wasUndone = known === undefined && mayBeGone(step.id);
+    if (wasUndone && !seen.has(step.id)) {
+      seen.add(step.id);
+      continue;
+    }
+    if (!wasUndone && (known?.k !== step.k || known.n !== step.n)) {
       breaches.add('I3', 'invented', `${describe(step)} was never committed`);
       continue;
     }
@@ -228,6 +246,13 @@ function judge({ name, steps }: Place, truth: ReadonlyMap<number, Step>, unorder
     reordered: breaches.count('reordered'),
     breaches: breaches.list,
   };
+}
+
+/** Whether a message may have been committed, and undone by a failover: what was rolled back never was. */
+function mayBeUndone({ undone, attempts }: Evidence): (id: number) => boolean {
+  const isIn = (id: number, ranges: Evidence['undone']): boolean =>
+    ranges.some(([first, last]) => id >= first && id <= last);
+  return (id) => isIn(id, undone) && !isIn(id, attempts.fail);
 }
 
 /** Counts all, and keeps the first few of a kind as examples. */

@@ -52,9 +52,9 @@ export class TortureCluster implements AsyncDisposable {
   }
 
   /** @param folder can be reached by the system user who runs the server. */
-  static async start(version: PostgresVersion, folder: string): Promise<TortureCluster> {
+  static async start(version: PostgresVersion, folder: string, name = 'data'): Promise<TortureCluster> {
     const binDir = await binDirOf(version);
-    const dataDir = join(folder, 'data');
+    const dataDir = join(folder, name);
     return new TortureCluster(
       version,
       await startLocalServer({ binDir, dataDir, settings: SETTINGS, startTimeoutMs: PATIENCE_MS }),

@@ -1,7 +1,10 @@
 import pg from 'pg';
+import { messageOf } from '../../src/base/errors.ts';
 import { pause } from '../../src/base/signal.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../src/consumer/index.ts';
+import { listenToPool } from '../../src/postgres/pool-listener.ts';
+import { isTransient } from '../../src/postgres/sqlstate.ts';
 import { FailPoints } from './fail-points.ts';
 import { GROUPS, type Group } from './groups.ts';
 import { History, historyLogger } from './history.ts';
@@ -19,7 +22,10 @@ export interface StatusRequest {
 /** What a consumer is told. */
 export interface ConsumerSettings {
   readonly name: string;
+  /** Of the log. */
   readonly databaseUrl: string;
+  /** Of what the handlers write. */
+  readonly handlersUrl: string;
   readonly historyPath: string;
   readonly leaseMs: number;
   readonly sabotage: SabotageName | undefined;
@@ -37,6 +43,9 @@ const CONCURRENCY = 6;
 const PREFETCH_RECORDS = 32_000;
 const RESTLESS_MEMBERS = 8;
 const RESTLESS_EVERY_MS = 300;
+/** For so long a start that fails is tried again. */
+const START_PATIENCE_MS = 60_000;
+const START_AGAIN_MS = 250;
 /** More than poison takes. What fails for longer is parked, and is tried again soon, as long as the run goes on. */
 const RETRIES = {
   attempts: POISON_DEATHS,
@@ -48,18 +57,18 @@ await work(() => consume(parent.settings));
 
 /** Runs members of the groups until it is told to stop. */
 async function consume(settings: ConsumerSettings): Promise<void> {
-  const { name, databaseUrl, historyPath, leaseMs, sabotage, isRestless } = settings;
+  const { name, databaseUrl, handlersUrl, historyPath, leaseMs, sabotage, isRestless } = settings;
   const history = new History(historyPath, name);
   const points = new FailPoints(history);
   watchStatements(points);
   const concurrency = isRestless ? 1 : CONCURRENCY;
   const members = isRestless ? RESTLESS_MEMBERS : GROUPS.length;
   const database = new pg.Pool({
-    connectionString: databaseUrl,
+    connectionString: handlersUrl,
     max: members * (concurrency + 2),
     application_name: name,
   });
-  database.on('error', () => undefined); // an idle connection was lost: the next one is another
+  listenToPool(database);
   const log = postgresLog({ connectionString: databaseUrl });
   const reading = sabotagedReading(log, sabotage, databaseUrl);
   const working = sabotagedDatabase(database, sabotage);
@@ -106,7 +115,7 @@ async function consume(settings: ConsumerSettings): Promise<void> {
         await effect(context, group, [payload]);
       });
     }
-    await consumer.start();
+    await superviseStart(consumer, history, parent.stopping);
     return consumer;
   };
 
@@ -129,6 +138,21 @@ async function consume(settings: ConsumerSettings): Promise<void> {
   await log.close();
   await database.end();
   history.write('stop', 'info');
+}
+
+/** Starts it, and again while what keeps it from that may pass: as a supervisor would a process that ended over it. */
+async function superviseStart(consumer: Consumer, history: History, stopping: AbortSignal): Promise<void> {
+  const deadline = performance.now() + START_PATIENCE_MS;
+  for (;;) {
+    try {
+      await consumer.start();
+      return;
+    } catch (error) {
+      history.write('start', 'fail', { error: messageOf(error) });
+      if (!isTransient(error) || stopping.aborted || performance.now() > deadline) throw error;
+      await pause(START_AGAIN_MS, stopping);
+    }
+  }
 }
 
 /** Until it is told to stop, the oldest member leaves and another one joins its group. */

@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { pause } from '../../src/base/signal.ts';
+import { listenToPool } from '../../src/postgres/pool-listener.ts';
 import { isTransient } from '../../src/postgres/sqlstate.ts';
 
 const PATIENCE_MS = 60_000;
@@ -11,8 +12,7 @@ export class Database implements AsyncDisposable {
 
   constructor(url: string) {
     this.#pool = new pg.Pool({ connectionString: url, max: 6, application_name: 'torture', allowExitOnIdle: true });
-    this.#pool.on('error', () => undefined);
-    this.#pool.on('connect', (client) => client.on('error', () => undefined));
+    listenToPool(this.#pool);
   }
 
   /** For statements that may be sent twice. */

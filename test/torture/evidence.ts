@@ -1,3 +1,4 @@
+import { unpackRecords } from '../../src/broker/postgres/packed-entry.ts';
 import type {
   Attempts,
   BatchFact,
@@ -26,20 +27,28 @@ export interface DatabaseEvidence {
   readonly redelivered: number;
 }
 
-/** Reads everything back, past the code that is under test. */
-export async function readDatabase(database: Database): Promise<DatabaseEvidence> {
+/**
+ * Reads everything back, past the code that is under test, but for the bytes of packed entries.
+ *
+ * @param handlers the database that handlers write to.
+ */
+export async function readDatabase(database: Database, handlers: Database): Promise<DatabaseEvidence> {
+  const truth = steps(await database.query<StepRow>('select id, k, n from torture.truth'));
+  const numbers = new Map(truth.map(({ id, n }) => [id, n]));
   const effects: Place[] = [];
-  for (const group of GROUPS) effects.push({ name: `group ${group}`, steps: await readEffects(database, group) });
+  for (const group of GROUPS) {
+    effects.push({ name: `group ${group}`, steps: numbered(await readEffects(handlers, group), numbers) });
+  }
   return {
-    truth: steps(await database.query<StepRow>('select id, k, n from torture.truth')),
-    log: { name: 'log', steps: steps(await database.query<StepRow>(LOG_SQL)) },
+    truth,
+    log: { name: 'log', steps: numbered(await readLog(database), numbers) },
     effects,
     entries: await readEntries(database),
     batches: await readBatches(database),
     leases: await readLeases(database),
-    staleEffects: await readStaleEffects(database),
-    poison: await readPoison(database),
-    redelivered: await countRedelivered(database),
+    staleEffects: await readStaleEffects(handlers),
+    poison: await readPoison(handlers),
+    redelivered: await countRedelivered(handlers),
   };
 }
 
@@ -50,28 +59,60 @@ interface StepRow {
 }
 
 /** Of a message that was published before its number was known, the truth knows it. */
-function numberOf(n: string, id: string): string {
-  return `case when ${n} = ${NOT_YET_KNOWN} then (select t.n from torture.truth t where t.id = ${id}) else ${n} end`;
+function numbered(found: readonly Step[], numbers: ReadonlyMap<number, number>): Step[] {
+  return found.map((step) => (step.n === NOT_YET_KNOWN ? { ...step, n: numbers.get(step.id) ?? step.n } : step));
 }
 
-const LOG_SQL = `
-  select (o.payload ->> 'id')::bigint as id, o.key as k, ${numberOf(`(o.payload ->> 'n')::bigint`, `(o.payload ->> 'id')::bigint`)} as n
-  from tailrace.log_entry e
-  cross join lateral unnest(e.ids) with ordinality x (position, nth)
-  left join tailrace.outbox o on o.position = x.position
-  order by e.partition, e.base + x.nth`;
+interface Placed extends Step {
+  readonly partition: number;
+  readonly offset: number;
+}
+
+/** In the order of the offsets. */
+async function readLog(database: Database): Promise<Step[]> {
+  const found = [...(await readNamed(database)), ...(await readPacked(database))];
+  return found.sort((a, b) => a.partition - b.partition || a.offset - b.offset).map(({ id, k, n }) => ({ id, k, n }));
+}
+
+/** Records that are rows of the outbox. */
+async function readNamed(database: Database): Promise<Placed[]> {
+  const rows = await database.query<StepRow & { readonly partition: number; readonly record_offset: string }>(
+    `select e.partition, e.base + x.nth - 1 as record_offset, (o.payload ->> 'id')::bigint as id, o.key as k,
+       (o.payload ->> 'n')::bigint as n
+     from tailrace.log_entry e
+     cross join lateral unnest(e.ids) with ordinality x (position, nth)
+     left join tailrace.outbox o on o.position = x.position`,
+  );
+  return rows.map((row) => ({ ...stepOf(row), partition: row.partition, offset: Number(row.record_offset) }));
+}
+
+/** Records whose partition of the outbox may have left. */
+async function readPacked(database: Database): Promise<Placed[]> {
+  const rows = await database.query<{ partition: number; base: string; count: number; packed: Buffer }>(
+    'select partition, base, count, packed from tailrace.log_entry where packed is not null',
+  );
+  return rows.flatMap(({ partition, base, count, packed }) =>
+    unpackRecords(packed, { base: BigInt(base), count: BigInt(count) }).map(({ offset, key, payload }) => {
+      const { id, n } = JSON.parse(payload ?? '{}') as Partial<Step>;
+      return { partition, offset: Number(offset), id: id ?? NOBODYS, k: key ?? '', n: n ?? 0 };
+    }),
+  );
+}
+
+const NOBODYS = -1;
+
+function steps(rows: readonly StepRow[]): Step[] {
+  return rows.map(stepOf);
+}
 
 /** A record that names no message becomes one that nobody wrote. */
-function steps(rows: readonly StepRow[]): Step[] {
-  return rows.map(({ id, k, n }) => ({ id: Number(id ?? -1), k: k ?? '', n: Number(n ?? 0) }));
+function stepOf({ id, k, n }: StepRow): Step {
+  return { id: Number(id ?? NOBODYS), k: k ?? '', n: Number(n ?? 0) };
 }
 
 async function readEffects(database: Database, group: string): Promise<Step[]> {
   return steps(
-    await database.query<StepRow>(
-      `select id, k, ${numberOf('n', 'e.id')} as n from torture.effect e where group_name = $1 order by seq`,
-      [group],
-    ),
+    await database.query<StepRow>('select id, k, n from torture.effect where group_name = $1 order by seq', [group]),
   );
 }
 
@@ -126,6 +167,8 @@ async function readPoison(database: Database): Promise<PoisonFact[]> {
 export interface HistoryEvidence {
   readonly attempts: Attempts;
   readonly refused: readonly RefusedAppend[];
+  /** Ranges of ids, both ends included, of transactions that were under way while a failover without its slots was. */
+  readonly failedOver: readonly (readonly [number, number])[];
 }
 
 export async function readProcesses(path: string): Promise<HistoryEvidence> {
@@ -133,16 +176,27 @@ export async function readProcesses(path: string): Promise<HistoryEvidence> {
   const fail: (readonly [number, number])[] = [];
   const refused: RefusedAppend[] = [];
   let isFailingOver = false;
+  let mayUndo = false;
+  const failedOver: (readonly [number, number])[] = [];
+  const open = new Map<number, readonly [number, number]>();
   for await (const event of readHistory(path)) {
-    if (event.op === 'failover') isFailingOver = event.outcome === 'invoke';
+    if (event.op === 'failover') {
+      isFailingOver = event.outcome === 'invoke';
+      if (isFailingOver && event['keepsSlots'] !== true) failedOver.push(...open.values());
+      mayUndo = isFailingOver && event['keepsSlots'] !== true;
+    }
     if (event.op === 'append' && event.outcome !== 'ok') refused.push(refusedAppend(event));
     if (event.op !== 'commit') continue;
     const ids = event['ids'] as [number, number];
+    if (event.outcome === 'invoke') {
+      open.set(ids[0], ids);
+      if (mayUndo) failedOver.push(ids);
+    } else open.delete(ids[0]);
     // What was answered by a server whose standby was behind may be gone with it.
     if (event.outcome === 'ok' && !isFailingOver) ok.push(ids);
     if (event.outcome === 'fail') fail.push(ids);
   }
-  return { attempts: { ok, fail }, refused };
+  return { attempts: { ok, fail }, refused, failedOver };
 }
 
 function refusedAppend(event: HistoryEvent): RefusedAppend {

@@ -17,6 +17,8 @@ export interface Fault {
   readonly prepare?: (cluster: TortureCluster) => Promise<void>;
   /** The server's data has to be on a small disk of its own. */
   readonly wantsDisk?: boolean;
+  /** The consumers' handlers write to a database on a server of its own. */
+  readonly wantsHandlersServer?: boolean;
   /** Why it cannot be injected here: then the report says so, and it is not drawn. `undefined` if it can. */
   readonly missing?: (stage: Stage) => Promise<string | undefined>;
   /**

@@ -17,11 +17,16 @@ export interface FaultReport {
   duplicatesRefused: number;
 }
 
-/** In which order faults are injected: those of every run first, then the others by the seed. */
-export function planOf(faults: readonly Fault[], random: Random): Fault[] {
+/**
+ * In which order faults are injected: those of every run first, then the others by the seed. Those that a sabotage needs come
+ * before all, and again after each: one of them may not be enough for it to show.
+ */
+export function planOf(faults: readonly Fault[], random: Random, needs: readonly string[] = []): Fault[] {
   const always = faults.filter(({ always: isAlways }) => isAlways === true);
   const others = faults.filter(({ always: isAlways }) => isAlways !== true);
-  return [...random.shuffled(always), ...random.shuffled(others)];
+  const plan = [...random.shuffled(always), ...random.shuffled(others)];
+  const needed = faults.filter(({ name }) => needs.includes(name));
+  return [...needed, ...plan.filter((fault) => !needed.includes(fault)).flatMap((fault) => [fault, ...needed])];
 }
 
 /** So often a fault is tried until its effect is seen: a busy machine may be quicker or slower than the fault. */
@@ -32,6 +37,8 @@ export interface NemesisOptions {
   readonly probe: Probe;
   readonly random: Random;
   readonly say: (text: string) => void;
+  /** Whether what is yet to come could tell nothing more. */
+  readonly isDecided: () => boolean;
 }
 
 /** Injects faults one after the other, and sees that things recover after each. */
@@ -59,22 +66,28 @@ export class Nemesis {
     return faults.filter(({ name }) => !Object.hasOwn(this.missing, name));
   }
 
-  /** Goes through the plan. With an end, begins again where it is through before that, and stops at it. */
-  async run(plan: readonly Fault[], endMs: number | undefined): Promise<void> {
-    const { stage, random } = this.#options;
-    const isOver = (): boolean => stage.stop.aborted || (endMs !== undefined && performance.now() >= endMs);
+  /**
+   * Goes through the plan. With an end, begins again where it is through before that, and stops at it, but not before the first
+   * `least` faults of the plan.
+   */
+  async run(plan: readonly Fault[], endMs: number | undefined, least: number): Promise<void> {
+    let count = 0;
+    const { stage, random, isDecided } = this.#options;
+    const isOver = (): boolean =>
+      stage.stop.aborted || isDecided() || (count >= least && endMs !== undefined && performance.now() >= endMs);
     do {
       for (const fault of plan) {
         if (isOver()) return;
         await this.#injectUntilSeen(fault);
+        count += 1;
         await pause(random.whole(100, 600), stage.stop);
       }
     } while (endMs !== undefined && plan.length > 0 && !isOver());
   }
 
   async #injectUntilSeen(fault: Fault): Promise<void> {
-    const { stage } = this.#options;
-    for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted; attempt++) {
+    const { stage, isDecided } = this.#options;
+    for (let attempt = 1; attempt <= MOST_ATTEMPTS && !stage.stop.aborted && !isDecided(); attempt++) {
       this.calmSinceMs = undefined;
       const seen = await this.#inject(fault);
       await stage.mend();

@@ -20,6 +20,14 @@ it('draws the same plan from the same seed, with the faults of every run first',
   expect(plan(7).slice(0, always.length).toSorted()).toEqual(always.toSorted());
 });
 
+it('gives a sabotage what it needs before all, and again after each other fault', () => {
+  const faults = FAULTS.filter(({ name }) => ['consumer-kill', 'relay-kill', 'poison'].includes(name));
+  const plan = planOf(faults, new Random(7, 'plan'), ['poison']).map(({ name }) => name);
+  expect(plan).toHaveLength(5);
+  expect(plan.filter((name) => name === 'poison')).toHaveLength(3);
+  expect([plan[0], plan[2], plan[4]]).toEqual(['poison', 'poison', 'poison']);
+});
+
 it('gives each fault a name of its own', () => {
   expect(new Set(FAULTS.map(({ name }) => name)).size).toBe(FAULTS.length);
 });

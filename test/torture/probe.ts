@@ -4,8 +4,6 @@ import { GROUPS } from './groups.ts';
 import { monotonicMs } from './history.ts';
 import { PROBE_KEY } from './tables.ts';
 
-/** How long nothing but messages of its own may move before it counts as a stall. */
-const STALL_MS = 60_000;
 /** So long it waits at most, whatever moves. */
 const LONGEST_MS = 180_000;
 /** So often another message follows one that has not arrived: if it overtakes that one, that one is lost. */
@@ -22,11 +20,19 @@ interface Arrival {
 /** Commits messages of its own, and waits for their effects. Their ids are below those of all writers. */
 export class Probe {
   readonly #database: Database;
+  readonly #handlers: Database;
+  readonly #patienceMs: number;
   readonly #stop: AbortSignal;
   #id = 0;
 
-  constructor(database: Database, stop: AbortSignal) {
+  /**
+   * @param handlers the database that handlers write to.
+   * @param patienceMs how long nothing but messages of its own may move before it counts as a stall.
+   */
+  constructor(database: Database, handlers: Database, patienceMs: number, stop: AbortSignal) {
     this.#database = database;
+    this.#handlers = handlers;
+    this.#patienceMs = patienceMs;
     this.#stop = stop;
   }
 
@@ -47,7 +53,8 @@ export class Probe {
       const effects = await this.#effects();
       if (effects !== seen) movedMs = nowMs;
       seen = effects;
-      if (passed >= GROUPS.length || nowMs - movedMs > STALL_MS || nowMs - startedMs > LONGEST_MS) return undefined;
+      if (passed >= GROUPS.length || nowMs - movedMs > this.#patienceMs || nowMs - startedMs > LONGEST_MS)
+        return undefined;
       if (nowMs - followedMs > FOLLOW_MS) {
         followedMs = nowMs;
         await this.#commit();
@@ -68,7 +75,7 @@ export class Probe {
   }
 
   async #effects(): Promise<string> {
-    const { last } = await this.#database.one<{ last: string }>(
+    const { last } = await this.#handlers.one<{ last: string }>(
       `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0)
          - (select count(*) from torture.effect where k = $1) as last`,
       [PROBE_KEY],
@@ -77,7 +84,7 @@ export class Probe {
   }
 
   async #arrival(id: number): Promise<Arrival> {
-    const { handled, passed } = await this.#database.one<{ handled: string; passed: string }>(
+    const { handled, passed } = await this.#handlers.one<{ handled: string; passed: string }>(
       `select count(distinct group_name) filter (where id = $2) as handled,
          count(distinct group_name) filter (where id > $2) as passed
        from torture.effect where k = $1 and id >= $2`,

@@ -6,7 +6,7 @@ import { FailPoints } from './fail-points.ts';
 import { History, historyLogger } from './history.ts';
 import { linkToParent, stopRequested, work } from './parent-link.ts';
 import { countRefusals } from './refusals.ts';
-import { sabotagedLog, sabotagedSource, type SabotageName } from './sabotage/sabotage.ts';
+import { sabotagedLog, sabotagedSource, sabotageStatements, type SabotageName } from './sabotage/sabotage.ts';
 import { watchedLog, watchedSource } from './watched-ports.ts';
 import { watchStatements } from './watched-statements.ts';
 
@@ -31,6 +31,8 @@ export interface RefusedMessage {
 }
 
 const TELL_MS = 50;
+/** Partitions of the outbox leave as soon as they are full. */
+const MAINTENANCE = { intervalMs: 1_000, keepOutboxMs: 0 };
 
 keepYoungGenerationSmall(); // as the command does
 const parent = linkToParent<RelaySettings>();
@@ -49,8 +51,9 @@ async function relay({ name, databaseUrl, historyPath, mode, leaseMs, sabotage }
   }, TELL_MS).unref();
   const logger = historyLogger(history);
   const connection = { connectionString: databaseUrl, logger };
+  sabotageStatements(sabotage);
   const source: Source = mode === 'wal' ? walSource(connection) : pollingSource(connection);
-  const log = postgresLog(connection);
+  const log = postgresLog({ ...connection, maintenance: MAINTENANCE });
   const relaying = createRelay({
     source: watchedSource(sabotagedSource(source, sabotage, databaseUrl), points),
     log: watchedLog(sabotagedLog(log, sabotage, databaseUrl), points, history),

@@ -16,6 +16,8 @@ import type { WriterSettings } from './writer-process.ts';
 export interface StageOptions {
   readonly cluster: TortureCluster;
   readonly database: Database;
+  /** Where the consumers' handlers write, if that is a server of its own. */
+  readonly handlers: { readonly cluster: TortureCluster; readonly database: Database } | undefined;
   readonly history: History;
   readonly historyPath: string;
   readonly seed: number;
@@ -30,7 +32,7 @@ export interface StageOptions {
 
 /** Short, so that takeovers can be waited for; a busy machine that loses a lease by itself does no harm. */
 export const LEASE_MS = 1_500;
-const CONSUMER_LEASE_MS = 3_000;
+export const CONSUMER_LEASE_MS = 3_000;
 /** How long a fault waits for what it wants to see. */
 export const PATIENCE_MS = 120_000;
 
@@ -57,6 +59,10 @@ export interface Way {
 export class Stage implements AsyncDisposable {
   readonly cluster: TortureCluster;
   readonly database: Database;
+  /** The server of the consumers' handlers; the same as of the log, or another one. */
+  readonly handlersCluster: TortureCluster;
+  /** What the groups know, and what their handlers wrote. */
+  readonly handlers: Database;
   readonly history: History;
   readonly stop: AbortSignal;
   readonly disk: string | undefined;
@@ -95,9 +101,21 @@ export class Stage implements AsyncDisposable {
     this.#options = options;
     this.cluster = options.cluster;
     this.database = options.database;
+    this.handlersCluster = options.handlers?.cluster ?? options.cluster;
+    this.handlers = options.handlers?.database ?? options.database;
     this.history = options.history;
     this.stop = options.stop;
     this.disk = options.disk;
+  }
+
+  /** Whether the handlers' database is on a server of its own. */
+  get hasOwnHandlers(): boolean {
+    return this.handlers !== this.database;
+  }
+
+  /** How many transactions a second the writers try together. */
+  get perSecond(): number {
+    return this.#options.perSecond;
   }
 
   get relays(): Child[] {
@@ -148,24 +166,28 @@ export class Stage implements AsyncDisposable {
 
   /** How many messages the groups have yet to handle; an estimate: the effects' sequence also counts those that were undone. */
   async waiting(): Promise<number> {
-    const { written, handled } = await this.database.one<{ written: string; handled: string }>(
-      `select (select coalesce(sum(n), 0) from torture.agg where k <> $1) as written,
-         coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) as handled`,
+    const { written } = await this.database.one<{ written: string }>(
+      'select coalesce(sum(n), 0) as written from torture.agg where k <> $1',
       [BULK_KEY],
     );
-    return Number(written) - Number(handled) / GROUPS.length;
+    return Number(written) - (await this.effects()) / GROUPS.length;
   }
 
   /** Writes down where things stand that do not move: what each consumer is doing, and where each group and session is. */
   async noteStall(): Promise<void> {
     for (const consumer of this.consumers) consumer.send({ ask: 'status' } satisfies StatusRequest);
-    const cursors = await this.database.query('select * from tailrace.consumer_cursor order by 1, 2, 3');
-    const sessions = await this.database.query(
+    const cursors = await this.handlers.query('select * from tailrace.consumer_cursor order by 1, 2, 3');
+    const sessions = [await this.#sessions(this.database)];
+    if (this.hasOwnHandlers) sessions.push(await this.#sessions(this.handlers));
+    this.history.write('stall', 'info', { cursors, sessions });
+  }
+
+  #sessions(database: Database): Promise<object[]> {
+    return database.query(
       `select pid, application_name, state, wait_event_type, wait_event, pg_blocking_pids(pid) as blocked_by,
          clock_timestamp() - state_change as since, left(query, 200) as query
        from pg_stat_activity where backend_type = 'client backend'`,
     );
-    this.history.write('stall', 'info', { cursors, sessions });
   }
 
   /** How many messages have been committed. */
@@ -320,16 +342,24 @@ export class Stage implements AsyncDisposable {
 
   /** Whether no partition of any group belongs to this member. */
   async ownsNothing(member: string): Promise<boolean> {
-    const { owned } = await this.database.one<{ owned: string }>(
+    const { owned } = await this.handlers.one<{ owned: string }>(
       'select count(*) as owned from tailrace.consumer_cursor where owner = $1',
       [member],
     );
     return owned === '0';
   }
 
+  /** How often partitions have changed their owner. */
+  async owners(): Promise<number> {
+    const { epochs } = await this.handlers.one<{ epochs: string }>(
+      'select coalesce(sum(epoch), 0) as epochs from tailrace.consumer_cursor',
+    );
+    return Number(epochs);
+  }
+
   /** How many effects there are; their sequence's value, since counting them takes long. */
   async effects(): Promise<number> {
-    const { last } = await this.database.one<{ last: string }>(
+    const { last } = await this.handlers.one<{ last: string }>(
       `select coalesce(pg_sequence_last_value('torture.effect_seq_seq'), 0) as last`,
     );
     return Number(last);
@@ -423,7 +453,15 @@ export class Stage implements AsyncDisposable {
     const databaseUrl = this.cluster.url;
     if (CONSUMERS.includes(name) || name === STORM) {
       const isRestless = name === STORM;
-      const settings: ConsumerSettings = { ...common, databaseUrl, leaseMs: CONSUMER_LEASE_MS, sabotage, isRestless };
+      const handlersUrl = this.handlersCluster.url;
+      const settings: ConsumerSettings = {
+        ...common,
+        databaseUrl,
+        handlersUrl,
+        leaseMs: CONSUMER_LEASE_MS,
+        sabotage,
+        isRestless,
+      };
       return new Child({ name, program: 'consumer-process', settings, environment, onCollapse });
     }
     const settings: WriterSettings = {

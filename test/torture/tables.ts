@@ -40,8 +40,10 @@ export const NOT_YET_KNOWN = -1;
  * appended under which lease, whatever the append statement itself checks; a third one who committed an effect in a partition of
  * somebody else.
  */
-export async function createTables(database: Database): Promise<void> {
+export async function createTables(database: Database, handlers: Database): Promise<void> {
   await database.query(TABLES);
+  if (handlers !== database) await handlers.query('create schema torture');
+  await handlers.query(HANDLERS_TABLES);
   await database.query(`insert into torture.agg (k) select unnest($1::text[])`, [
     [...KEYS, ...STRICT_KEYS, ...FREE_KEYS, PROBE_KEY, IDLE_KEY, ...LATE_KEYS, ...HUGE_KEYS, POISON_KEY, BULK_KEY],
   ]);
@@ -54,14 +56,6 @@ const TABLES = `
   create schema torture;
   create table torture.agg (k text primary key, n bigint not null default 0);
   create table torture.truth (id bigint primary key, k text not null, n bigint not null);
-  create table torture.effect (
-    seq bigint generated always as identity, group_name text not null, partition int not null, id bigint not null,
-    k text not null, n bigint not null
-  );
-  -- What ended processes, how often, and which attempt it was in the end, as its handler was told.
-  create table torture.poison (id bigint primary key, deaths int not null default 0, attempt int);
-  create table torture.stale_effect (group_name text not null, id bigint not null, member text not null, owner text not null);
-  create index on torture.effect (id) where k = '${PROBE_KEY}';
   create table torture.batch (
     seq bigint not null, epoch bigint not null, lease_epoch bigint, progress pg_lsn not null,
     at timestamptz not null default clock_timestamp()
@@ -112,6 +106,26 @@ const TABLES = `
   create trigger torture_note after insert on tailrace.relay_batch
     for each row execute function torture.note_batch();
 
+  create function torture.note_lease() returns trigger language plpgsql as $$
+  begin
+    insert into torture.lease (epoch, holder) values (new.epoch, new.holder);
+    return null;
+  end $$;
+  create trigger torture_note after insert or update of epoch on tailrace.relay_lease
+    for each row execute function torture.note_lease();
+`;
+
+/** Where the consumers' handlers write. */
+const HANDLERS_TABLES = `
+  create table torture.effect (
+    seq bigint generated always as identity, group_name text not null, partition int not null, id bigint not null,
+    k text not null, n bigint not null
+  );
+  -- What ended processes, how often, and which attempt it was in the end, as its handler was told.
+  create table torture.poison (id bigint primary key, deaths int not null default 0, attempt int);
+  create table torture.stale_effect (group_name text not null, id bigint not null, member text not null, owner text not null);
+  create index on torture.effect (id) where k = '${PROBE_KEY}';
+
   -- Looks as late as can be whose the partition is: who commits is named as its session.
   create function torture.note_stale_effect() returns trigger language plpgsql as $$
   begin
@@ -123,12 +137,4 @@ const TABLES = `
   end $$;
   create constraint trigger torture_note after insert on torture.effect deferrable initially deferred
     for each row execute function torture.note_stale_effect();
-
-  create function torture.note_lease() returns trigger language plpgsql as $$
-  begin
-    insert into torture.lease (epoch, holder) values (new.epoch, new.holder);
-    return null;
-  end $$;
-  create trigger torture_note after insert or update of epoch on tailrace.relay_lease
-    for each row execute function torture.note_lease();
 `;

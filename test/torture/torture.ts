@@ -4,6 +4,7 @@ import pg from 'pg';
 import { messageOf } from '../../src/base/errors.ts';
 import { pause } from '../../src/base/signal.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
+import { listenToPool } from '../../src/postgres/pool-listener.ts';
 import type { PostgresVersion } from '../servers/find-postgres.ts';
 import { check, type Evidence } from './checker.ts';
 import { TortureCluster } from './cluster.ts';
@@ -18,7 +19,7 @@ import { Pacer } from './pacer.ts';
 import { Probe } from './probe.ts';
 import { Random } from './random.ts';
 import { reportOf, type TortureReport } from './report.ts';
-import type { SabotageName } from './sabotage/sabotage.ts';
+import { sabotageOf, type SabotageName } from './sabotage/sabotage.ts';
 import { SlotWatch } from './slot-watch.ts';
 import { ServerWatch } from './server-watch.ts';
 import { Stage } from './stage.ts';
@@ -44,6 +45,9 @@ const MEMORY_LIMIT_MIB = 256;
 const RETAINED_WAL_LIMIT_BYTES = 1024 ** 3;
 /** Of two consumers with six handlers at once in each group, of which one gets 500 messages at a time. */
 const MOST_IN_FLIGHT = 2 * 6 * (1 + 500);
+/** How long nothing may move before it counts as a stall. What is wrong on purpose stalls for good, and need not be waited for. */
+const PATIENCE_MS = 60_000;
+const SABOTAGED_PATIENCE_MS = 20_000;
 /** Nothing is broken for so long at first, in parts of the whole. */
 const CLEAN_PART = 0.05;
 
@@ -70,10 +74,16 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   await using cluster = await TortureCluster.start(options.version, folder.disk ?? folder.path);
   for (const { prepare: prepareCluster } of options.faults) await prepareCluster?.(cluster);
   await using database = new Database(cluster.url);
-  await prepare(cluster.url, database);
+  await migrateAt(cluster.url);
+  await using others = new AsyncDisposableStack();
+  const handlers = options.faults.some(({ wantsHandlersServer }) => wantsHandlersServer === true)
+    ? await startHandlers(options.version, folder, others)
+    : undefined;
+  await createTables(database, handlers?.database ?? database);
   await using stage = new Stage({
     cluster,
     database,
+    handlers,
     history,
     historyPath,
     seed,
@@ -83,18 +93,21 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
     stop,
   });
   await stage.openNetworks();
-  const probe = new Probe(database, stop);
-  const slotWatch = new SlotWatch(database);
+  const patienceMs = sabotage === undefined ? PATIENCE_MS : SABOTAGED_PATIENCE_MS;
+  const probe = new Probe(database, stage.handlers, patienceMs, stop);
+  const slotWatch = new SlotWatch(() => cluster.url);
   const pacer = new Pacer(stage);
-  const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say });
+  // A sabotage that has made things stand still is there to be read.
+  const isDecided = (): boolean => sabotage !== undefined && stage.stalls.length > 0;
+  const nemesis = new Nemesis({ stage, probe, random: new Random(seed, 'nemesis'), say, isDecided });
   const serverWatch = new ServerWatch(database, () => nemesis.calmSinceMs);
   try {
-    await play(options, stage, probe, nemesis);
+    await play(options, stage, probe, nemesis, isDecided);
     say('stopping the writers, restarting every relay and consumer, waiting for the last messages');
     await pacer.stop();
     await stage.stopWriters();
     await stage.restartReaders();
-    const drained = await drain(database, stop);
+    const drained = await drain({ database, handlers: stage.handlers, patienceMs, stop });
     stop.throwIfAborted();
     stage.watchMemory();
     await slotWatch.stop();
@@ -115,36 +128,53 @@ async function runIn(folder: RunFolder, historyPath: string, options: TortureOpt
   }
 }
 
-async function prepare(url: string, database: Database): Promise<void> {
+async function migrateAt(url: string): Promise<void> {
   const pool = new pg.Pool({ connectionString: url, max: 1 });
+  listenToPool(pool);
   try {
     await migrate(pool);
   } finally {
     await pool.end();
   }
-  await createTables(database);
 }
 
-async function play(options: TortureOptions, stage: Stage, probe: Probe, nemesis: Nemesis): Promise<void> {
-  const { seconds, faults, say, stop, seed } = options;
+/** A server for what the consumers' handlers write. */
+async function startHandlers(
+  version: PostgresVersion,
+  folder: RunFolder,
+  kept: AsyncDisposableStack,
+): Promise<{ readonly cluster: TortureCluster; readonly database: Database }> {
+  const cluster = kept.use(await TortureCluster.start(version, folder.path, 'handlers'));
+  const database = kept.use(new Database(cluster.url));
+  await migrateAt(cluster.url);
+  return { cluster, database };
+}
+
+async function play(
+  options: TortureOptions,
+  stage: Stage,
+  probe: Probe,
+  nemesis: Nemesis,
+  isDecided: () => boolean,
+): Promise<void> {
+  const { seconds, faults, say, stop, seed, sabotage } = options;
+  const needs = sabotage === undefined ? [] : sabotageOf(sabotage).needs;
+  const available = await nemesis.available(faults); // what has to be installed for some takes its time
   await stage.startAll();
   if ((await probe.arrive()) === undefined) throw new Error('The first message never arrived.');
   const startedMs = performance.now();
   say('messages flow');
   await pause((seconds ?? 60) * 1_000 * CLEAN_PART, stop);
   const endMs = seconds === undefined ? undefined : startedMs + seconds * 1_000;
-  await nemesis.run(planOf(await nemesis.available(faults), new Random(seed, 'plan')), endMs);
-  if (endMs !== undefined) await pause(Math.max(0, endMs - performance.now()), stop);
+  await nemesis.run(planOf(available, new Random(seed, 'plan'), needs), endMs, 2 * needs.length);
+  if (endMs !== undefined && !isDecided()) await pause(Math.max(0, endMs - performance.now()), stop);
   stop.throwIfAborted();
 }
 
 /** What is in flight in all groups, each time that a fault or a new owner can have interrupted it. */
-async function mostRedelivered({ database }: Stage, { reports }: Nemesis): Promise<number> {
-  const { epochs } = await database.one<{ epochs: string }>(
-    'select sum(epoch) as epochs from tailrace.consumer_cursor',
-  );
+async function mostRedelivered(stage: Stage, { reports }: Nemesis): Promise<number> {
   const faults = Object.values(reports).reduce((sum, { injected }) => sum + injected, 0);
-  return MOST_IN_FLIGHT * (Number(epochs) + faults);
+  return MOST_IN_FLIGHT * ((await stage.owners()) + faults);
 }
 
 async function gather(
@@ -153,9 +183,10 @@ async function gather(
   drained: boolean,
   historyPath: string,
 ): Promise<Omit<Evidence, 'server' | 'retainedWalLimitBytes' | 'redeliveredLimit'>> {
-  const { attempts, refused } = await readProcesses(historyPath);
+  const { attempts, refused, failedOver } = await readProcesses(historyPath);
   return {
-    ...(await readDatabase(stage.database)),
+    ...(await readDatabase(stage.database, stage.handlers)),
+    undone: stage.hasOwnHandlers ? failedOver : [],
     attempts,
     refused,
     earlyAcknowledgements: slotWatch.found,

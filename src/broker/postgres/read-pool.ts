@@ -3,6 +3,7 @@ import { messageOf, TailraceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { isSameCluster, type Cluster } from '../../base/cluster.ts';
 import { readCluster } from '../../postgres/cluster.ts';
+import { listenToPool } from '../../postgres/pool-listener.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
 import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 import { setConfig } from './session.ts';
@@ -53,11 +54,9 @@ export class ReadPool {
       keepAlive: true,
       maxLifetimeSeconds: LONGEST_CONNECTION_S,
     });
-    this.#pool.on('error', (error) => {
+    listenToPool(this.#pool, (error) => {
       logger.debug({ error: messageOf(error) }, 'an idle connection to the log was lost; the next read opens another');
     });
-    // Of one that is lent out the pool does not hear; its query rejects with the same error, or the next one does.
-    this.#pool.on('connect', (client) => client.on('error', () => undefined));
   }
 
   /**

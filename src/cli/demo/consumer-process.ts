@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { postgresLog } from '../../broker/postgres/index.ts';
 import { createConsumer, type Consumer, type HandlerContext } from '../../consumer/index.ts';
+import { listenToPool } from '../../postgres/pool-listener.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { nowMs } from './attempt-log.ts';
 import { OrderPlaced, type PlacedOrder } from './order-placed.ts';
@@ -28,7 +29,7 @@ async function consume({ databaseUrl, name, leaseMs }: ConsumerSettings): Promis
     max: POOL_CLIENTS,
     application_name: `demo ${name}`,
   });
-  database.on('error', () => undefined); // an idle connection was lost: the next one is another
+  listenToPool(database); // a connection that was lost is told by what is asked of it: the next one is another
   const log = postgresLog({ connectionString: databaseUrl });
   const member = (group: string): Consumer =>
     createConsumer({ log, group, database, memberId: name, leaseMs, concurrency: CONCURRENCY });

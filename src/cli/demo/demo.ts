@@ -2,6 +2,7 @@ import pg from 'pg';
 import { pause } from '../../base/signal.ts';
 import { postgresLog } from '../../broker/postgres/index.ts';
 import { migrate } from '../../postgres/migrations.ts';
+import { listenToPool } from '../../postgres/pool-listener.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { addressOf } from '../database-url.ts';
 import { failureOf } from '../explain-error.ts';
@@ -105,7 +106,7 @@ function openPool(connectionString: string): AsyncDisposable & { readonly pool: 
     max: 3,
     application_name: 'tailrace demo',
   });
-  pool.on('error', () => undefined); // the next query opens another connection, or tells why it cannot
+  listenToPool(pool); // the next query opens another connection, or tells why it cannot
   return { pool, [Symbol.asyncDispose]: () => pool.end() };
 }
 

@@ -8,6 +8,7 @@ import { createConsumer, type Consumer } from '../../consumer/consumer.ts';
 import type { DeliveryContext, HandlerContext } from '../../consumer/handlers.ts';
 import type { ConsumerDatabase, ConsumerOptions, PlainConsumerOptions } from '../../consumer/options.ts';
 import { defineEvent, type EventDefinition } from '../../message/definition.ts';
+import { listenToPool } from '../../postgres/pool-listener.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { readDeadLetters, type DeadLetter } from '../dead-letters.ts';
 import { newRecord, type HandlersDatabase, type Scene } from './scene.ts';
@@ -204,9 +205,7 @@ export class Line implements ConsumerDatabase {
     this.#name = `line ${newRecord().messageId}`;
     const url = clientUrl(connectionString);
     this.#pool = new pg.Pool({ connectionString: url, max: this.options.max, application_name: this.#name });
-    const ignore = (): void => undefined; // connections are lost on purpose
-    this.#pool.on('error', ignore);
-    this.#pool.on('connect', (client) => client.on('error', ignore));
+    listenToPool(this.#pool); // connections are lost on purpose
   }
 
   connect(): Promise<pg.PoolClient> {

@@ -19,6 +19,11 @@ describe('the plan for partitions of the outbox', () => {
       [partition(1), partition(5, { state: 'detaching', sealedMs: 100 })],
       'finalize outbox_5',
     ],
+    [
+      'ends a detach before it drops another one, which may not be to be had',
+      [partition(1, { state: 'detached', sealedMs: 100 }), partition(11, { state: 'detaching', sealedMs: 100 })],
+      'finalize outbox_11',
+    ],
     ['drops what is detached', [partition(1), partition(5, { state: 'detached', sealedMs: 0 })], 'drop outbox_5'],
     ['forgets what is gone', [partition(1), partition(5, { state: 'gone', sealedMs: 0 })], 'forget outbox_5'],
     [

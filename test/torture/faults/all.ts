@@ -4,6 +4,8 @@ import { CONSUMERS } from './consumers.ts';
 import { CRASHES } from './crashes.ts';
 import { DISKS } from './disk.ts';
 import { EDGES } from './edges.ts';
+import { HANDLERS } from './handlers.ts';
+import { LEAVING } from './leaving.ts';
 import { LOADS } from './loads.ts';
 import { PARTITIONS } from './partitions.ts';
 import { RELAYS } from './relays.ts';
@@ -14,6 +16,7 @@ import { SLOTS } from './slots.ts';
 export const FAULTS: readonly Fault[] = [
   ...CRASHES,
   ...CONSUMERS,
+  ...HANDLERS,
   ...SERVERS,
   ...SLOTS,
   ...LOADS,
@@ -21,5 +24,6 @@ export const FAULTS: readonly Fault[] = [
   ...EDGES,
   ...CLOCKS,
   ...PARTITIONS,
+  ...LEAVING,
   ...DISKS,
 ];

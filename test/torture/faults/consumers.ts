@@ -12,11 +12,11 @@ export const CONSUMERS: readonly Fault[] = [
     name: 'rebalance-storm',
     what: 'for 5 s there are eight more members; every 300 ms one of them leaves, and another one joins',
     async inject(stage) {
-      const before = await owners(stage);
+      const before = await stage.owners();
       const storm = await stage.start(STORM);
       await pause(5_000, stage.stop);
       await stage.end(storm);
-      return (await owners(stage)) > before;
+      return (await stage.owners()) > before;
     },
   },
   {
@@ -31,20 +31,12 @@ export const CONSUMERS: readonly Fault[] = [
   },
 ];
 
-/** How often partitions have changed their owner. */
-async function owners({ database }: Stage): Promise<number> {
-  const { epochs } = await database.one<{ epochs: string }>(
-    'select sum(epoch) as epochs from tailrace.consumer_cursor',
-  );
-  return Number(epochs);
-}
-
 async function poison(stage: Stage): Promise<boolean> {
-  const { database } = stage;
+  const { database, handlers } = stage;
   const id = stage.takeIds(1);
   const isHandled = async (): Promise<boolean> => {
     for (const { name, isRunning } of stage.consumers) if (!isRunning) await stage.start(name);
-    const { attempt } = await database.one<{ attempt: number | null }>(
+    const { attempt } = await handlers.one<{ attempt: number | null }>(
       'select attempt from torture.poison where id = $1',
       [id],
     );
@@ -52,7 +44,7 @@ async function poison(stage: Stage): Promise<boolean> {
   };
   stage.areConsumersMortal = true;
   try {
-    await database.query('insert into torture.poison (id) values ($1) on conflict do nothing', [id]);
+    await handlers.query('insert into torture.poison (id) values ($1) on conflict do nothing', [id]);
     await database.query(`select torture.step($1, $2) where not exists (select from torture.truth where id = $2)`, [
       ...[POISON_KEY, id],
     ]);
@@ -67,7 +59,7 @@ async function refuse(stage: Stage, random: Random): Promise<boolean> {
     for (const consumer of stage.consumers) consumer.send({ failing } satisfies FailingKeys);
   };
   const isLinedUp = async (): Promise<boolean> => {
-    const rows = await stage.database.query(
+    const rows = await stage.handlers.query(
       `select from tailrace.parked_message where group_name = 'single' group by key having count(*) > 1 limit 1`,
     );
     return rows.length > 0;

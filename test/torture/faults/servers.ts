@@ -2,6 +2,7 @@ import { pause } from '../../../src/base/signal.ts';
 import type { Fault } from '../fault.ts';
 import { PATIENCE_MS, type Stage } from '../stage.ts';
 import { waitUntil } from '../wait-until.ts';
+import { moveGroupsBack } from './groups-back.ts';
 import { streamsAgain } from './slots.ts';
 
 /** Backends that end or stand still, and servers that go down. */
@@ -9,12 +10,16 @@ export const SERVERS: readonly Fault[] = [
   {
     name: 'backends-terminated',
     what: '`pg_terminate_backend` for every connection of relays, consumers and writers',
-    async inject({ database }) {
-      const rows = await database.query(
-        `select pg_terminate_backend(pid) from pg_stat_activity
-           where application_name ~ '^(tailrace|consumer|writer)' and pid <> pg_backend_pid()`,
-      );
-      return rows.length > 0;
+    async inject({ database, handlers }) {
+      let isSeen = true;
+      for (const each of new Set([database, handlers])) {
+        const rows = await each.query(
+          `select pg_terminate_backend(pid) from pg_stat_activity
+             where application_name ~ '^(tailrace|consumer|writer)' and pid <> pg_backend_pid()`,
+        );
+        isSeen &&= rows.length > 0;
+      }
+      return isSeen;
     },
   },
   {
@@ -130,19 +135,19 @@ const FEW_EFFECTS = 200;
 
 /** Consumers live on: what they have in memory means other messages in the new history. */
 async function failOver(stage: Stage, keepsSlots: boolean): Promise<boolean> {
-  const { cluster, database, stop } = stage;
+  const { cluster, database, handlers, stop } = stage;
   const haltsBefore = stage.halts;
   const effectsBefore = await stage.effects();
   let handled: readonly { readonly id: string }[] = [];
   let committed = 0;
   stage.allowedHalts = ['WRONG_CLUSTER'];
-  stage.history.write('failover', 'invoke');
+  stage.history.write('failover', 'invoke', { keepsSlots });
   await cluster.failOver(async () => {
     const before = await stage.effects();
     const isHandled = async (): Promise<boolean> => (await stage.effects()) > before + FEW_EFFECTS;
     if (!keepsSlots) await waitUntil(isHandled, PATIENCE_MS, stop);
     await pause(keepsSlots ? 1_500 : 500, stop);
-    handled = await database.query<{ id: string }>('select distinct id from torture.effect where seq > $1', [
+    handled = await handlers.query<{ id: string }>('select distinct id from torture.effect where seq > $1', [
       effectsBefore,
     ]);
     committed = await stage.commits();
@@ -153,6 +158,7 @@ async function failOver(stage: Stage, keepsSlots: boolean): Promise<boolean> {
   const halted = await waitUntil(() => stage.halts >= haltsBefore + stage.relays.length, PATIENCE_MS, stop);
   await stage.stopRelays();
   stage.allowedHalts = [];
+  if (stage.hasOwnHandlers) await moveGroupsBack(stage);
   await database.query(
     `update tailrace.relay_lease set timeline = ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int`,
   );

@@ -1,7 +1,10 @@
 import { expect, it } from 'vitest';
+import { silentLogger } from '../../../src/base/logger.ts';
+import { openMaintenanceClient } from '../../../src/broker/postgres/maintenance/maintenance.ts';
+import { maintain } from '../../../src/broker/postgres/maintenance/round.ts';
 import { addEffect, Counted } from '../../consumer/counted.ts';
 import { counts, Stream } from '../../consumer/kit.ts';
-import { sabotagedDatabase, type SabotageName } from './sabotage.ts';
+import { sabotagedDatabase, sabotageStatements, type SabotageName } from './sabotage.ts';
 
 // What a run has to find must be there: a statement that the product writes in another way by now would not be replaced.
 
@@ -54,4 +57,25 @@ it('group-epoch-fence commits in a partition that has another owner', async () =
   await consumer.start();
   await stream.untilEffects(1);
   expect(attempts).toBe(1);
+});
+
+it('drop-referenced-partition lets a partition of the outbox leave that the log names', async () => {
+  await using stream = await Stream.open({ partitions: 1 });
+  await stream.publish(...counts(['a'], 3));
+  await stream.rows(`update tailrace.relay_batch set checkpoint = pg_current_snapshot()::text || ' '`);
+  await stream.rows(`select setval(pg_get_serial_sequence('tailrace.outbox', 'position')::regclass, 2000000)`); // it is full
+  const client = await openMaintenanceClient(stream.database.connectionString);
+  const end = sabotageStatements('drop-referenced-partition');
+  try {
+    const settings = { schema: 'tailrace', holder: 'test', keepOutboxMs: 0, logger: silentLogger };
+    expect(await maintain(client, settings)).toMatchObject({ droppedPartitions: 1, packedRecords: 0 });
+  } finally {
+    end();
+    await client.end();
+  }
+  const [left] = await stream.rows(
+    `select count(*) filter (where o.position is null)::int as missing, count(*)::int as named
+       from tailrace.log_entry e cross join unnest(e.ids) id left join tailrace.outbox o on o.position = id`,
+  );
+  expect(left).toEqual({ missing: 3, named: 3 });
 });

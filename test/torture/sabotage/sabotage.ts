@@ -5,6 +5,7 @@ import type { Invariant } from '../checker.ts';
 import { ackKeepalive } from './ack-keepalive.ts';
 import { ackOnReceive } from './ack-on-receive.ts';
 import { cursorById } from './cursor-by-id.ts';
+import { dropReferencedPartition, rewriteStatements } from './drop-referenced-partition.ts';
 import { dedupeByLsn } from './dedupe-by-lsn.ts';
 import { noFence } from './no-fence.ts';
 import { offsetBySequence } from './offset-by-sequence.ts';
@@ -30,6 +31,8 @@ export interface Sabotage {
   readonly source?: (source: Source, databaseUrl: string) => Source;
   /** Of the relay. */
   readonly homeLog?: (log: HomeLog, databaseUrl: string) => HomeLog;
+  /** Of everything that relays send: answers what is sent in place of a statement. */
+  readonly statements?: (text: string) => string;
   /** Of the consumers. */
   readonly log?: (log: Log, databaseUrl: string) => Log;
   /** In which the consumers' transactions are, those of handlers too. */
@@ -121,6 +124,12 @@ const SABOTAGES = {
     needs: ['poison'],
     database: attemptsInMemory,
   },
+  'drop-referenced-partition': {
+    wrong: 'a partition of the outbox leaves whatever the log still names of it',
+    breaks: ['I1'],
+    needs: ['partitions-leave'],
+    statements: dropReferencedPartition,
+  },
 } as const satisfies Readonly<Record<string, Sabotage>>;
 
 export type SabotageName = keyof typeof SABOTAGES;
@@ -137,6 +146,12 @@ export function sabotagedSource(source: Source, name: SabotageName | undefined, 
 
 export function sabotagedLog(log: HomeLog, name: SabotageName | undefined, databaseUrl: string): HomeLog {
   return (name === undefined ? undefined : sabotageOf(name).homeLog)?.(log, databaseUrl) ?? log;
+}
+
+/** Lets every client of this process send other statements. Returns what ends that. */
+export function sabotageStatements(name: SabotageName | undefined): () => void {
+  const statements = name === undefined ? undefined : sabotageOf(name).statements;
+  return statements === undefined ? () => undefined : rewriteStatements(statements);
 }
 
 export function sabotagedReading(log: Log, name: SabotageName | undefined, databaseUrl: string): Log {

@@ -36,8 +36,8 @@ export function planPartitions(
     open.find((one) => one.state === state);
   const [gone, detached, detaching] = [first('gone'), first('detached'), first('detaching')];
   if (gone !== undefined) return { step: 'forget', partition: gone };
-  if (detached !== undefined) return { step: 'drop', partition: detached };
   if (detaching !== undefined) return { step: 'finalize', partition: detaching };
+  if (detached !== undefined) return { step: 'drop', partition: detached };
   for (const partition of open) {
     if (BigInt(partition.high) > lastPosition + 1n) break;
     if (partition.sealedMs === undefined) return { step: 'seal', partition };
