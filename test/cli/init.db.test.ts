@@ -9,6 +9,7 @@ import { migrate } from '../../src/postgres/migrations.ts';
 import { createRelay, pollingSource, walSource } from '../../src/relay/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { run } from './kit.ts';
+import { openPool } from '../servers/pool.ts';
 
 /** A database with the roles of init, named after it, a login in each, and one login in none. */
 interface Prepared extends AsyncDisposable {
@@ -248,7 +249,7 @@ it.each([
     const url = (login: Login): string => prepared.url(login);
     const log = postgresLog({ connectionString: url(kind) });
     const ownLog = postgresLog({ connectionString: url('consumer') });
-    const pool = new pg.Pool({ connectionString: url('consumer') });
+    const pool = openPool({ connectionString: url('consumer') });
     const warnings: string[] = [];
     const note = (_fields: object, message: string): number => warnings.push(message);
     const logger = { debug: () => undefined, info: () => undefined, warn: note, error: note };
@@ -388,7 +389,7 @@ it('needs no superuser: a role with CREATEROLE that owns the database will do', 
       const outcome = await run(['init', '--role-prefix', database.name], { DATABASE_URL: url.href });
       expect(outcome).toMatchObject({ exitCode: 0, err: '' });
     }
-    const pool = new pg.Pool({ connectionString: url.href, max: 1 });
+    const pool = openPool({ connectionString: url.href, max: 1 });
     expect(await migrate(pool)).toEqual([]);
     await pool.end();
   } finally {

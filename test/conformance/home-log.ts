@@ -1,5 +1,5 @@
 import { setTimeout } from 'node:timers/promises';
-import pg from 'pg';
+import type pg from 'pg';
 import { silentLogger } from '../../src/base/logger.ts';
 import { openMaintenanceClient } from '../../src/broker/postgres/maintenance/maintenance.ts';
 import { maintain } from '../../src/broker/postgres/maintenance/round.ts';
@@ -12,6 +12,7 @@ import {
   type PostgresLog,
 } from '../../src/broker/postgres/index.ts';
 import type { LogSubject } from '../../src/testing/index.ts';
+import { openPool } from '../servers/pool.ts';
 
 /** The home log as a subject of the suite: rows in the outbox, and a writer that appends their positions. */
 export function homeLogSubject(connectionString: string): LogSubject {
@@ -29,7 +30,7 @@ class HomeLogSubject implements LogSubject {
   constructor(connectionString: string) {
     this.log = postgresLog({ connectionString });
     this.#connectionString = connectionString;
-    this.#pool = new pg.Pool({ connectionString, max: 5 });
+    this.#pool = openPool({ connectionString, max: 5 });
   }
 
   createTopic(topic: string, partitions: number, { compaction = false }: TopicOptions = {}): Promise<void> {

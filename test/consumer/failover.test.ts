@@ -1,4 +1,4 @@
-import pg from 'pg';
+import type pg from 'pg';
 import { expect, test } from 'vitest';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer } from '../../src/consumer/index.ts';
@@ -6,6 +6,7 @@ import { createOutbox } from '../../src/outbox/outbox.ts';
 import { ACCEPT_TIMELINE, startFailoverPair } from '../source/failover-pair.ts';
 import { Counted, EFFECT_TABLE, type Effect } from './counted.ts';
 import { until } from './kit.ts';
+import { openPool } from '../servers/pool.ts';
 
 /** Publishes the numbers of a key and appends them, in the place of a relay. */
 async function publish(
@@ -45,8 +46,7 @@ test('a consumer that lives through the promotion of a standby that was behind g
   await using pair = await startFailoverPair();
   const { primary, promoted, promotedUrl, connectionString } = pair;
   await primary.pool.query(EFFECT_TABLE);
-  const database = new pg.Pool({ connectionString, max: 6 });
-  database.on('error', () => undefined);
+  const database = openPool({ connectionString, max: 6 });
   const log = postgresLog({ connectionString });
   const consumer = createConsumer({
     log,

@@ -1,9 +1,9 @@
-import pg from 'pg';
 import { describe, expect, it } from 'vitest';
 import type { Consumer } from '../../src/consumer/index.ts';
 import { defineEvent } from '../../src/message/definition.ts';
 import { addEffect, type Count, Counted } from './counted.ts';
 import { counts, listeningLogger, range, Stream, until } from './kit.ts';
+import { openPool } from '../servers/pool.ts';
 
 const keys = Array.from({ length: 16 }, (_, at) => `key ${at}`);
 
@@ -238,7 +238,7 @@ describe('a member that has lost a partition', () => {
   it('comes back after all its connections were cut, without losing its partitions', async () => {
     await using stream = await Stream.open({ partitions: 2 });
     await stream.publish(...counts(keys, 1));
-    const pool = new pg.Pool({ connectionString: stream.database.connectionString, application_name: 'cut me' });
+    const pool = openPool({ connectionString: stream.database.connectionString, application_name: 'cut me' });
     // Without a listener: idle clients are cut too, and the consumer must not let that end the process.
     const consumer = stream.consumer({ database: pool }).on(Counted, ({ payload }, { tx }) => addEffect(tx, payload));
     await consumer.start();

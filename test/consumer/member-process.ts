@@ -5,6 +5,7 @@ import type { Logger } from '../../src/base/logger.ts';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type BatchHandler, type Handler } from '../../src/consumer/index.ts';
 import { addEffect, Counted, type Count } from './counted.ts';
+import { openPool } from '../servers/pool.ts';
 
 /** What the process is told. */
 export interface MemberOptions {
@@ -33,8 +34,7 @@ const say = (what: object): void => void process.stdout.write(`${JSON.stringify(
 const log = (fields: object, message: string): void => say({ ...fields, message });
 const logger: Logger = { debug: log, info: log, warn: log, error: log };
 
-const pool = new pg.Pool({ connectionString });
-pool.on('error', () => undefined);
+const pool = openPool({ connectionString });
 const homeLog = postgresLog({ connectionString });
 const handledOne = Promise.withResolvers<undefined>();
 const begun = new Map<string, number>();

@@ -12,6 +12,7 @@ import { walSource } from '../../src/source/wal/wal-source.ts';
 import { run } from '../cli/kit.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
 import { blocksOf } from './snippets.ts';
+import { openPool } from '../servers/pool.ts';
 
 const blocks = blocksOf(await readFile('README.md', 'utf8')).filter(({ language }) => language === 'sql');
 const GRANTS = '-- who publishes';
@@ -62,7 +63,7 @@ describe('the rights of the README', () => {
     await using relay = createRelay({ source: makeSource({ connectionString: roles.url('shop_relay') }), log: log.it });
     await relay.start();
     await using ownLog = closing(postgresLog({ connectionString: roles.url('shop_billing') }));
-    await using pool = ending(new pg.Pool({ connectionString: roles.url('shop_billing') }));
+    await using pool = ending(openPool({ connectionString: roles.url('shop_billing') }));
     await using consumer = createConsumer({ log: ownLog.it, group: 'g', database: pool.it }).on(
       Counted,
       ({ payload: { n } }, { tx }) => {
@@ -115,7 +116,7 @@ async function createRoles(database: TestDatabase): Promise<Roles> {
 }
 
 async function migrateAs(url: string): Promise<void> {
-  await using pool = ending(new pg.Pool({ connectionString: url, max: 1 }));
+  await using pool = ending(openPool({ connectionString: url, max: 1 }));
   await migrate(pool.it);
 }
 

@@ -9,6 +9,7 @@ import {
   type ProducerOptions,
 } from '../../src/index.ts';
 import { createTestDatabase, type TestDatabase } from '../servers/test-database.ts';
+import { openPool } from '../servers/pool.ts';
 
 const Measured = defineEvent<{ n: number }>('Measured', { topic: 'measures', key: ({ n }) => String(n % 3) });
 const Reset = defineCommand<{ n: number }>('Reset', { topic: 'resets' });
@@ -146,7 +147,7 @@ describe('when the connection is lost', () => {
 
   it('stores everything of two producers once, whoever ends their sessions', async () => {
     const name = 'tailrace producers';
-    const pool = new pg.Pool({ connectionString: database.connectionString, application_name: name });
+    const pool = openPool({ connectionString: database.connectionString, application_name: name });
     const [first, second] = [0, 1].map(() => producer({ database: pool, lingerMs: 0, maxBatchMessages: 10 }));
     const sent: Promise<unknown>[] = [];
     let ended = 0;

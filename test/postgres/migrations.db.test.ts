@@ -1,8 +1,8 @@
-import pg from 'pg';
 import { describe, expect, it } from 'vitest';
 import { currentVersion, migrate, readMigrations } from '../../src/postgres/migrations.ts';
 import { createTcpProxy } from '../broker/postgres/tcp-proxy.ts';
 import { createTestDatabase } from '../servers/test-database.ts';
+import { openPool } from '../servers/pool.ts';
 
 const versions = (migrations: readonly { readonly version: number }[]): number[] =>
   migrations.map(({ version }) => version);
@@ -31,7 +31,7 @@ describe('migrate', () => {
   it('fails, and ends no process, when its connection is cut', async () => {
     await using database = await createTestDatabase({ migrated: false });
     await using proxy = await createTcpProxy(database.connectionString);
-    const pool = new pg.Pool({ connectionString: proxy.connectionString, application_name: 'migrating', max: 1 });
+    const pool = openPool({ connectionString: proxy.connectionString, application_name: 'migrating', max: 1 });
     const client = await pool.connect();
     const cut = proxy.loseNextAnswer('migrating');
     client.release();
@@ -50,7 +50,7 @@ describe('migrate', () => {
 
   it('applies each migration once when several processes call it at once', async () => {
     await using database = await createTestDatabase({ migrated: false });
-    const pools = Array.from({ length: 4 }, () => new pg.Pool({ connectionString: database.connectionString, max: 1 }));
+    const pools = Array.from({ length: 4 }, () => openPool({ connectionString: database.connectionString, max: 1 }));
     const results = await Promise.all(pools.map((pool) => migrate(pool)));
     await Promise.all(pools.map((pool) => pool.end()));
     expect(versions(results.flat())).toEqual(versions(await readMigrations()));

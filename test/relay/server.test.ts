@@ -8,6 +8,7 @@ import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { startLocalServer, type LocalServer, type LocalServerOptions } from '../../src/postgres/local-server.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
 import { createRelay, walSource, type Relay } from '../../src/relay/index.ts';
+import { openPool } from '../servers/pool.ts';
 
 const patient = { timeout: 60_000, interval: 20 };
 
@@ -35,7 +36,7 @@ async function query<Row extends pg.QueryResultRow>(connectionString: string, sq
 }
 
 async function migrated({ connectionString }: LocalServer): Promise<void> {
-  const pool = new pg.Pool({ connectionString, max: 1 });
+  const pool = openPool({ connectionString, max: 1 });
   await migrate(pool);
   await pool.end();
 }

@@ -5,6 +5,7 @@ import type { TestProject } from 'vitest/node';
 import { type LocalServer, startLocalServer } from '../../src/postgres/local-server.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
 import { type PostgresVersion, findPostgres, VERSIONS } from './find-postgres.ts';
+import { openPool } from './pool.ts';
 
 /** What a database test needs to know of the run's server. */
 export interface TestServer {
@@ -76,7 +77,7 @@ export async function memoryFolder(): Promise<string | undefined> {
 }
 
 async function migrateDatabase(url: string): Promise<void> {
-  const pool = new pg.Pool({ connectionString: url, max: 1 });
+  const pool = openPool({ connectionString: url, max: 1 });
   try {
     await migrate(pool);
   } finally {

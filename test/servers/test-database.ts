@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import pg from 'pg';
 import { inject } from 'vitest';
 import { withDatabase } from './postgres-setup.ts';
+import { openPool } from './pool.ts';
 
 /** A migrated database of one's own. */
 export interface TestDatabase extends AsyncDisposable {
@@ -31,20 +32,12 @@ export async function createTestDatabase({ migrated = true }: TestDatabaseOption
   const sql = `create database ${name} template ${template} strategy file_copy`;
   await asAdmin(adminUrl, (admin) => unlessInUse(() => admin.query(sql)));
   const connectionString = withDatabase(adminUrl, name);
-  const pool = openPool(connectionString);
+  const pool = openPool({ connectionString, max: 20 });
   const dispose = async (): Promise<void> => {
     await closePool(pool);
     await asAdmin(adminUrl, (admin) => dropDatabase(admin, name));
   };
   return { name, connectionString, pool, [Symbol.asyncDispose]: dispose };
-}
-
-function openPool(connectionString: string): pg.Pool {
-  const pool = new pg.Pool({ connectionString, max: 20 });
-  const ignore = (): void => undefined;
-  pool.on('error', ignore); // tests kill backends on purpose
-  pool.on('connect', (client) => client.on('error', ignore));
-  return pool;
 }
 
 /** A test that fails may leave clients checked out: the pool's end would wait for them for ever. */

@@ -1,12 +1,13 @@
 import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net';
 import { join } from 'node:path';
-import pg from 'pg';
+import type pg from 'pg';
 import { expect } from 'vitest';
 import { startLocalServer } from '../../src/postgres/local-server.ts';
 import { conninfoOf, copyCluster } from '../servers/copy-cluster.ts';
 import { withDatabase } from '../servers/postgres-setup.ts';
 import { startOwnServer, temporaryFolder, type OwnServer } from './own-server.ts';
+import { openPool } from '../servers/pool.ts';
 
 /** Lets a relay append after a promotion, as an operator does: what the standby lacked is given up. */
 export const ACCEPT_TIMELINE = `update tailrace.relay_lease
@@ -39,8 +40,7 @@ export async function startFailoverPair(): Promise<FailoverPair> {
   });
   parts.defer(() => standby.stop());
   const promotedUrl = withDatabase(standby.connectionString, 'shop');
-  const promoted = new pg.Pool({ connectionString: promotedUrl, max: 3 });
-  promoted.on('error', () => undefined);
+  const promoted = openPool({ connectionString: promotedUrl, max: 3 });
   parts.defer(() => promoted.end());
   const address = parts.use(new Address(primary.server.port));
   const connectionString = await address.urlFor(primary.connectionString);

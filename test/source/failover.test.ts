@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import pg from 'pg';
 import { expect, test } from 'vitest';
 import { walSource } from '../../src/source/wal/wal-source.ts';
 import { startLocalServer, type LocalServer } from '../../src/postgres/local-server.ts';
@@ -9,6 +8,7 @@ import { relayUntil, until } from './harness.ts';
 import { judge, Ledger } from './ledger.ts';
 import { startOwnServer, temporaryFolder, type OwnServer } from './own-server.ts';
 import { createCounters, writeAll } from './writers.ts';
+import { openPool } from '../servers/pool.ts';
 
 const exact = { lost: 0, invented: 0, doubled: 0, reordered: 0 };
 
@@ -38,8 +38,7 @@ test('a promoted standby with a copy of the slot is streamed from, and nothing i
   await createCounters(pool, 5);
   await using standby = await startStandby(primary, join(folder.path, 'standby'));
   const connectionString = withDatabase(standby.connectionString, 'shop');
-  const standbyPool = new pg.Pool({ connectionString, max: 5 });
-  standbyPool.on('error', () => undefined);
+  const standbyPool = openPool({ connectionString, max: 5 });
 
   const ledger = new Ledger();
   const source = walSource({ connectionString: primary.connectionString });

@@ -7,6 +7,7 @@ import pg from 'pg';
 import { startLocalServer, type LocalServer, type LocalServerOptions } from '../../src/postgres/local-server.ts';
 import { migrate } from '../../src/postgres/migrations.ts';
 import { memoryFolder, withDatabase } from '../servers/postgres-setup.ts';
+import { openPool } from '../servers/pool.ts';
 
 const run = promisify(execFile);
 
@@ -24,8 +25,7 @@ export async function startOwnServer(options: LocalServerOptions): Promise<OwnSe
   await admin.query('create database shop').catch(() => undefined); // the folder was served before
   await admin.end();
   const connectionString = withDatabase(server.connectionString, 'shop');
-  const pool = new pg.Pool({ connectionString, max: 10 });
-  pool.on('error', () => undefined);
+  const pool = openPool({ connectionString, max: 10 });
   await migrate(pool);
   const dispose = async (): Promise<void> => {
     if (!pool.ended) await pool.end();

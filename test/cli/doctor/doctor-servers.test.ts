@@ -1,8 +1,8 @@
-import pg from 'pg';
 import { expect, it } from 'vitest';
 import { startLocalServer } from '../../../src/postgres/local-server.ts';
 import { migrate } from '../../../src/postgres/migrations.ts';
 import { run } from '../kit.ts';
+import { openPool } from '../../servers/pool.ts';
 
 async function finding(url: string, check: string): Promise<unknown> {
   const { exitCode, out } = await run(['doctor', '--json'], { DATABASE_URL: url });
@@ -14,7 +14,7 @@ async function finding(url: string, check: string): Promise<unknown> {
 it('a server that writes no logical WAL: warns, for relays can poll', async () => {
   await using server = await startLocalServer({ settings: { wal_level: 'replica' } });
   const { connectionString } = server;
-  const pool = new pg.Pool({ connectionString, max: 1 });
+  const pool = openPool({ connectionString, max: 1 });
   await migrate(pool);
   await pool.end();
   expect(await finding(connectionString, 'wal_level')).toEqual({
@@ -28,7 +28,7 @@ it('a server that writes no logical WAL: warns, for relays can poll', async () =
 it('a slot that holds more and more WAL: warns at half of the budget, fails near its end, and when it is lost', async () => {
   await using server = await startLocalServer({ settings: { max_slot_wal_keep_size: '64MB', max_wal_size: '32MB' } });
   const { connectionString } = server;
-  const pool = new pg.Pool({ connectionString, max: 1 });
+  const pool = openPool({ connectionString, max: 1 });
   await migrate(pool);
   await pool.query(`select pg_create_logical_replication_slot('tailrace_' || oid, 'pgoutput')
     from pg_database where datname = current_database()`);
