@@ -163,8 +163,14 @@ export class LockedGroup {
         from unnest($3::int[]) partition`,
       values,
     );
+    const ranges = `from ${this.schema}.work_range where group_name = $1 and topic = $2 and partition = any($3::int[])`;
     await this.client.query(
-      `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null
+      `select pg_advisory_xact_lock(hashtext('tailrace_range'), hashtext(lease::text)) ${ranges}`,
+      values,
+    );
+    await this.client.query(`delete ${ranges}`, values);
+    await this.client.query(
+      `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null, dealt_to = null, seen_end = null
         where group_name = $1 and topic = $2 and partition = any($3::int[])`,
       values,
     );
