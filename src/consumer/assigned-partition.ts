@@ -123,6 +123,11 @@ export class AssignedPartition implements ProgressingHolding {
     this.forget(bytes);
   }
 
+  /** The same for a record that was dropped from memory before. */
+  protected settle(offset: bigint): void {
+    this.#mark.finish(offset);
+  }
+
   /** A record is dropped from memory without being finished. */
   forget(bytes: number): void {
     this.records -= 1;

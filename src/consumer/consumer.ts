@@ -432,12 +432,15 @@ class GroupConsumer implements Consumer<never> {
     this.#wind(partition);
     if (partition.drained) this.#parts?.membership.wake();
     else if (partition.revoking) this.#setDrainTimer(partition);
+    if (partition instanceof WorkRange && partition.givenBack.length > 0) this.#parts?.membership.wake();
   }
 
   /** Begins nothing more of a partition. */
   #wind(partition: AssignedPartition): void {
+    if (partition.state !== 'owned') return;
     partition.revoke();
-    this.#parts?.dispatcher.drop(partition);
+    const dropped = this.#parts?.dispatcher.drop(partition) ?? [];
+    if (partition instanceof WorkRange) partition.giveBackRest(dropped);
   }
 
   /** A handler that does not end is not to keep the partition from its next owner for ever. */

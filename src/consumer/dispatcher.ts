@@ -186,20 +186,24 @@ export class Dispatcher {
     this.#fill();
   }
 
-  /** Forgets what waits of a partition. What runs goes on. */
-  drop(partition: AssignedPartition): void {
+  /** Forgets what waits of a partition. What runs goes on. Answers the offsets of what it forgot, in order. */
+  drop(partition: AssignedPartition): bigint[] {
+    const forgotten: bigint[] = [];
     for (const [unit, timer] of this.#timers) {
       if (unit.items[0]?.partition !== partition) continue;
       clearTimeout(timer);
       this.#timers.delete(unit);
     }
     for (const item of this.#lanes.drop(partition)) {
-      if (!isLook(item) && item.parked === undefined) partition.forget(item.bytes);
+      if (isLook(item) || item.parked !== undefined) continue;
+      partition.forget(item.bytes);
+      forgotten.push(item.record.offset);
     }
     const isOfPartition = (unit: Unit<LaneItem>): boolean => unit.items[0]?.partition === partition;
     this.#suspects.drop(isOfPartition);
     this.#limits.drop(isOfPartition);
     queueMicrotask(() => this.#fill()); // a suspect of another partition may have its turn, once all are dropped that go now
+    return forgotten.sort((a, b) => (a < b ? -1 : 1));
   }
 
   #taskFor(partition: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
@@ -478,7 +482,7 @@ export class Dispatcher {
       case 'give-back':
         this.counters.released += items.length;
         for (const { partition, record, bytes } of items) {
-          if (partition instanceof WorkRange) partition.giveBack(record.offset, bytes);
+          if (partition instanceof WorkRange) partition.release(record.offset, bytes);
         }
         this.#lanes.finish(unit);
         return;

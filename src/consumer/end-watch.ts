@@ -73,7 +73,7 @@ export class EndWatch {
         const learned = await this.#step(stopped);
         failures = 0;
         this.#problem = undefined;
-        if (learned && !stopped.aborted) {
+        if (learned) {
           this.#events.learned();
           await this.#changed.wait(LONGEST_WAIT_MS, stopped);
         }

@@ -337,8 +337,8 @@ function mode(given: AnyConsumerOptions): ConsumerMode {
   const refuse = (option: string, why: string): never => {
     throw invalid(`mode is work-queue, and ${option}: ${why}. Leave one of them out.`);
   };
-  if ('ephemeral' in given && given.ephemeral) refuse('the group is ephemeral', 'it has one member');
-  if ('canary' in given && given.canary === true) refuse('canary is true', 'canaries have a share of the partitions');
+  if ('ephemeral' in given) refuse('the group is ephemeral', 'it has one member');
+  if ('canary' in given && given.canary) refuse('canary is true', 'canaries have a share of the partitions');
   if (given.deadLetters === 'strict') refuse('deadLetters is strict', 'keys have no order there');
   if (given.onOutOfRange === 'latest') refuse('onOutOfRange is latest', 'others are at work behind the gap');
   if (given.limits?.some(({ per }) => per === 'key') === true) {

@@ -98,7 +98,7 @@ export function planWork(view: WorkView): WorkPlan {
 }
 
 /** Whether nobody has a range: it is free, its member is gone, or it is this member's of before it died. */
-export function isLyingAbout(row: RangeRow, view: Pick<WorkView, 'memberId' | 'members' | 'held'>): boolean {
+function isLyingAbout(row: RangeRow, view: WorkView): boolean {
   if (row.memberId === null) return true;
   if (row.memberId === view.memberId) return !view.held.has(row.lease);
   return !view.members.some(({ memberId }) => memberId === row.memberId);

@@ -30,7 +30,7 @@ export class Verdicts {
   #said: HandlerVerdict | undefined;
 
   readonly reject = (reason: string): never => {
-    throw this.#say({ verdict: 'reject', reason: String(reason) });
+    throw this.#say({ verdict: 'reject', reason });
   };
 
   readonly release = ({ delayMs }: ReleaseOptions = {}): never => {

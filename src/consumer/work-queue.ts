@@ -4,10 +4,10 @@ import type { AssignorMember } from './assignor.ts';
 import { SUSPICIOUS_ABANDONMENTS } from './group-tables.ts';
 import type { ConsumerSettings } from './options.ts';
 import { isSameOrigin, type Origin } from './origin.ts';
-import { isLyingAbout, lowMarks, planWork, type RangeRow, type WorkPartition, type WorkPlan } from './range-plan.ts';
+import { lowMarks, planWork, type RangeRow, type WorkPartition, type WorkPlan } from './range-plan.ts';
 import { RangeTables, type WorkPlace } from './range-tables.ts';
 import { partitionName, type CursorRow } from './sync-plan.ts';
-import { WorkRange, type TakenRange } from './work-range.ts';
+import { WorkRange, type GivenBack, type TakenRange } from './work-range.ts';
 
 /** What a heartbeat sees, in its transaction. */
 export interface WorkSync {
@@ -84,7 +84,7 @@ export class WorkQueue {
 
   /** Something of a range has ended. Answers whether a heartbeat is to come at once. */
   wantsSync(range: WorkRange): boolean {
-    if (range.drained || range.givenBack.size > 0) return true;
+    if (range.drained || range.givenBack.length > 0) return true;
     const last = this.#atSync;
     if (last === undefined || (last.left === 0 && !last.wasFull)) return false;
     const { inHand } = this;
@@ -182,9 +182,11 @@ export class WorkQueue {
         handed.rows.push(row);
         continue;
       }
-      const back = [...range.givenBack];
+      const back = range.givenBack;
       handed.givenBack.push([range, back]);
-      for (const offset of back) handed.freed.push(this.#freed(row, offset, offset + 1n, this.#settings.memberId));
+      for (const { from, to, isReleased } of back) {
+        handed.freed.push(this.#freed(row, from, to, isReleased ? this.#settings.memberId : row.releasedBy));
+      }
       if (range.isFinished || range.drained) {
         handed.gone.add(row.lease);
         if (!range.isFinished) handed.freed.push(this.#freed(row, range.nextOffset, row.to, row.releasedBy));
@@ -233,7 +235,7 @@ export class WorkQueue {
       const known = owner === this.#settings.memberId ? ends.get(partitionName(row)) : undefined;
       const isNews = known !== undefined && known > (seenEnd ?? -1n);
       const end = isNews ? known : seenEnd;
-      if (end === null || end === undefined) return [];
+      if (end === undefined) return [];
       const begin = dealtTo ?? nextOffset;
       return [{ place: { topic, partition, dealtTo: begin, seenEnd: end > begin ? end : begin }, isNews, row }];
     });
@@ -262,7 +264,7 @@ export class WorkQueue {
 
   #tell(rows: readonly RangeRow[], { gone, givenBack }: HandedIn, taken: readonly WorkRange[]): void {
     const there = new Set(rows.map(({ lease }) => lease));
-    for (const [range, back] of givenBack) for (const offset of back) range.givenBack.delete(offset);
+    for (const [range, back] of givenBack) range.handedIn(back);
     for (const range of this.ranges) {
       if (gone.has(range.lease) || (!there.has(range.lease) && range.isFinished)) {
         this.#ranges.delete(range.lease);
@@ -284,7 +286,7 @@ interface HandedIn {
   readonly rows: readonly RangeRow[];
   /** Records that stay in the hand. */
   readonly inHand: number;
-  readonly givenBack: readonly (readonly [range: WorkRange, offsets: readonly bigint[]])[];
+  readonly givenBack: readonly (readonly [range: WorkRange, back: readonly GivenBack[]])[];
 }
 
 interface MutableHandedIn extends HandedIn {
@@ -293,7 +295,7 @@ interface MutableHandedIn extends HandedIn {
   readonly freed: RangeRow[];
   readonly rows: RangeRow[];
   inHand: number;
-  readonly givenBack: [range: WorkRange, offsets: readonly bigint[]][];
+  readonly givenBack: [range: WorkRange, back: readonly GivenBack[]][];
 }
 
 function placesOf(
