@@ -35,7 +35,7 @@ it('groups clone, cutover and canary: say what they did, and what is in the way'
   expect(await document('cutover', 'g', 'v2', '--without-members')).toEqual(taken);
   expect((await groups('describe', 'g')).out).toMatch(/^It has handed over to v2.\n/);
   expect(await document('describe', 'v2')).toMatchObject({
-    ...{ ephemeral: false, follows: null, handsOverTo: null, canaryPercent: 0 },
+    ...{ mode: 'partitions', ephemeral: false, follows: null, handsOverTo: null, canaryPercent: 0 },
     partitions: [{ nextOffset: '7', generation: 2 }, { nextOffset: '7' }],
   });
   expect(await document('describe', 'g')).toMatchObject({
