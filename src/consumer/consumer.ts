@@ -39,6 +39,7 @@ import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ProcessedUpkeep } from './processed-partitions.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { planRangeFetch } from './prefetch.ts';
+import { partitionName } from './sync-plan.ts';
 import { TopicWatch } from './topic-watch.ts';
 import { WorkQueue } from './work-queue.ts';
 import { WorkRange } from './work-range.ts';
@@ -414,7 +415,10 @@ class GroupConsumer implements Consumer<never> {
       lost: (range, isMoved) => this.#forgetLost(range, isMoved),
       ends,
       mayTake: () => this.#parts?.dispatcher.circuit !== 'open',
-      synced: () => this.#parts?.ends.changed(),
+      synced: (marks) => {
+        for (const partition of this.#partitions) partition.skipTo(marks.get(partitionName(partition)) ?? 0n);
+        this.#parts?.ends.changed();
+      },
     });
   }
 

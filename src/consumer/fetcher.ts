@@ -153,9 +153,9 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
     if (onOutOfRange === 'stop') return false;
     const ends = (await log.ends(topic)).find((one) => one.partition === partition.partition);
     if (ends === undefined || fetchPosition.offset >= ends.start) return false;
-    const to = onOutOfRange === 'earliest' ? ends.start : ends.end;
-    partition.skipTo(to);
-    const lost = Number(partition.fetchPosition.offset - fetchPosition.offset); // a range ends sooner
+    partition.skipTo(onOutOfRange === 'earliest' ? ends.start : ends.end);
+    const to = partition.fetchPosition.offset; // of a range, its end at the most
+    const lost = Number(to - fetchPosition.offset);
     this.#lost += lost;
     const place = { topic, partition: partition.partition, from: `${fetchPosition.offset}`, to: `${to}` };
     logger.error(

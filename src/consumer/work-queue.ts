@@ -41,8 +41,8 @@ export interface WorkQueueEvents {
   ends(): ReadonlyMap<string, bigint>;
   /** Whether handlers are called at all. */
   mayTake(): boolean;
-  /** What was dealt and known of a partition has been read anew. */
-  synced(): void;
+  /** How far partitions are finished, by name, has been read anew, and what was dealt and known of them. */
+  synced(marks: ReadonlyMap<string, bigint>): void;
 }
 
 /**
@@ -146,7 +146,7 @@ export class WorkQueue {
           this.#backlogs.set(partitionName({ topic, partition }), seenEnd - dealtTo);
         }
         this.#atSync = { inHand, wasFull: left === 0, left: plan.left };
-        this.#events.synced();
+        this.#events.synced(new Map(places.map((place) => [partitionName(place), place.nextOffset])));
       },
     };
   }

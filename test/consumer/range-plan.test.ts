@@ -125,8 +125,8 @@ describe('planWork', () => {
 
   it('deals everything exactly once, within everybody’s room, until nothing is left', () => {
     const setting = fc.record({
-      rooms: fc.array(fc.integer({ min: 1, max: 700 }), { minLength: 1, maxLength: 6 }),
-      ends: fc.array(fc.integer({ min: 0, max: 2_000 }), { minLength: 1, maxLength: 4 }),
+      rooms: fc.array(fc.integer({ min: 1, max: 650 }), { minLength: 1, maxLength: 6 }),
+      ends: fc.array(fc.integer({ min: 0, max: 900 }), { minLength: 1, maxLength: 4 }),
       turns: fc.array(fc.record({ who: fc.nat(), finishes: fc.integer({ min: 0, max: 100 }) }), { maxLength: 60 }),
     });
     fc.assert(
@@ -183,7 +183,7 @@ describe('planWork', () => {
           rooms.forEach((_room, who) => turn(who, 100));
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 });

@@ -99,7 +99,7 @@ describe('the members of a work queue', () => {
   it('leave what they have to the others at once when they stop', async () => {
     await using stream = await Stream.open({ partitions: 1 });
     const gate = new Gate();
-    const leaver = member(stream, 'leaver', {}, gate);
+    const leaver = member(stream, 'leaver', { drainTimeoutMs: 300_000 }, gate);
     await leaver.start();
     await stream.publish(...counts(['a'], 10));
     await until(() => gate.inside === 1 && leaver.status().inHand === 10);
@@ -270,11 +270,14 @@ describe('in a work queue', () => {
     for (const memberId of ['a', 'b', 'c']) await member(stream, memberId, { onUnhandledType: 'park' }).start();
     const at = (ms: number): Date => new Date(Date.now() + ms);
     await stream.publish(
-      Counted({ key: 'a', n: 1 }, { deliverAt: at(300) }),
+      Counted({ key: 'a', n: 1 }, { deliverAt: at(3_600_000) }),
       Counted({ key: 'a', n: 2 }, { expiresAt: at(-1_000) }),
       Counted({ key: 'a', n: 3 }),
       Noted({ key: 'a', n: 4 }),
     );
+    await stream.untilEffects(1);
+    await until(async () => (await stream.rows('select from tailrace.parked_message')).length === 3);
+    await stream.rows(`update tailrace.parked_message set due_at = now() where reason = 'NOT_DUE'`);
     await stream.untilEffects(2);
     expect((await stream.effects()).map(({ n }) => n)).toEqual([3, 1]);
     await until(async () => (await stream.rows('select from tailrace.parked_message')).length === 2);
@@ -282,6 +285,41 @@ describe('in a work queue', () => {
       { reason: 'EXPIRED', dead: true },
       { reason: 'UNHANDLED_TYPE', dead: false },
     ]);
+  });
+
+  it('the owner of a partition is told when another member parks something that is due soon', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    const listener = await stream.pool.connect();
+    const told = new Promise<unknown>((resolve) => {
+      listener.on('notification', ({ payload = '{}' }) => {
+        const said = JSON.parse(payload) as Record<string, unknown>;
+        if ('dueMs' in said) resolve(said);
+      });
+    });
+    await listener.query('listen tailrace_consumer');
+    const failing = stream
+      .consumer({ ...QUEUE, retries: { attempts: 1, delayed: { delaysMs: [1_234] } } })
+      .on(Counted, () => Promise.reject(new Error('not yet')));
+    await failing.start();
+    await stream.publish(...counts(['a'], 1));
+    expect(await told).toEqual({ group: 'counting', dueMs: expect.any(Number) as number });
+    listener.release(true);
+  });
+
+  it('an open circuit takes nothing more', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    const circuitBreaker = { failures: 2, wait: { initialMs: 300_000, maxMs: 300_000 } };
+    const broken = stream
+      .consumer({ ...QUEUE, memberId: 'broken', concurrency: 1, prefetch: { records: 4 }, circuitBreaker })
+      .on(Counted, () => Promise.reject(new Error('down')));
+    await broken.start();
+    await stream.publish(...counts(['a'], 20));
+    await until(() => broken.status().circuit === 'open');
+    await member(stream, 'sound').start();
+    await stream.untilEffects(16); // all but what the other had in hand
+    await broken.stop();
+    await stream.untilEffects(20);
+    expect(await handled(stream)).toEqual(range(20));
   });
 
   it('handlers take batches', async () => {
