@@ -17,7 +17,10 @@ const OrderPaid = defineEvent<Order>('OrderPaid', { topic: 'payments', key: ({ o
 
 await using pipeline = await startTestPipeline({ connectionString: process.env['DATABASE_URL'] });
 const { log, outbox, pool } = pipeline;
-await pool.query('create table invoice (order_id text, total int); create table payment (order_id text, total int)');
+await pool.query(
+  `create table invoice (order_id text, total int); create table payment (order_id text, total int);
+   create table label (order_id text)`,
+);
 
 // #region handler
 const billing = createConsumer({ log, group: 'billing', database: pool })
@@ -86,6 +89,21 @@ async function askForParcel(orderId: string, signal: AbortSignal): Promise<void>
   return Promise.resolve();
 }
 
+const printer = { hasPaper: true };
+// #region work-queue
+const labels = createConsumer({
+  log,
+  group: 'labels',
+  database: pool,
+  mode: 'work-queue', // in as many processes as there is work for, whatever the number of partitions
+  prefetch: { records: 16 }, // a process has no more than these in hand; all others are the rest's
+}).on(OrderPlaced, async ({ payload }, { tx, reject, release }) => {
+  if (payload.total > 100) reject('too heavy for a label'); // a dead letter at once
+  if (!printer.hasPaper) release({ delayMs: 60_000 }); // again in a minute; uses up no attempt
+  await tx.query('insert into label values ($1)', [payload.orderId]);
+});
+// #endregion
+
 // #region limits
 const parcels = createConsumer({
   log,
@@ -107,7 +125,7 @@ const registry = new Registry(); // of prom-client; its global `register` will d
 registerConsumerMetrics(registry, () => [billing, ledger, mail]);
 // #endregion
 
-const consumers = [billing, ledger, mail, parcels, cache, caches, bell];
+const consumers = [billing, ledger, mail, parcels, labels, cache, caches, bell];
 for (const consumer of consumers) await consumer.start();
 await pipeline.publish([
   OrderPlaced({ orderId: 'A-1', total: 42 }),
@@ -124,6 +142,8 @@ console.log(
   await count('payment'),
   '- parcels:',
   parcelsAskedFor.length,
+  '- labels:',
+  await count('label'),
 );
 console.log('orders in the cache:', totals.size, '- in that of this process:', here.size, '- rings:', rings);
 const metrics = (await registry.metrics()).split('\n');

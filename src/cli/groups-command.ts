@@ -1,6 +1,7 @@
 import { Command } from 'commander';
 import type pg from 'pg';
 import { unknownGroup } from '../consumer/group-admin.ts';
+import type { ConsumerMode } from '../consumer/options.ts';
 import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
@@ -152,6 +153,8 @@ interface MemberRow {
   readonly canary: boolean;
   readonly host: string | null;
   readonly joined_at: Date;
+  /** Records of a work queue that it has in hand. */
+  readonly in_hand: string;
 }
 
 interface DeploymentRow {
@@ -160,11 +163,20 @@ interface DeploymentRow {
   readonly hands_over_to: string | null;
   readonly handed_over_at: Date | null;
   readonly canary_percent: number;
+  readonly mode: ConsumerMode;
 }
 
 /** What is out of the ordinary about a group. */
-function deploymentText({ ephemeral, follows, hands_over_to, handed_over_at, canary_percent }: DeploymentRow): string {
+function deploymentText({
+  mode,
+  ephemeral,
+  follows,
+  hands_over_to,
+  handed_over_at,
+  canary_percent,
+}: DeploymentRow): string {
   const lines = [
+    ...(mode === 'work-queue' ? ['It is a work queue: its members share the records of all partitions.'] : []),
     ...(ephemeral ? ['It is ephemeral: it goes with its process.'] : []),
     ...(follows === null ? [] : [`It waits to take over from ${follows}.`]),
     ...(hands_over_to === null || handed_over_at !== null ? [] : [`It is handing over to ${hands_over_to}.`]),
@@ -181,12 +193,13 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
   );
   const report = {
     group,
+    mode: row.mode,
     ephemeral: row.ephemeral,
     follows: row.follows,
     handsOverTo: row.hands_over_to,
     handedOverAt: row.handed_over_at?.toISOString() ?? null,
     canaryPercent: row.canary_percent,
-    members: members.map(({ member_id, topics, lease_seconds, static_lease_ms, canary, host, joined_at }) => ({
+    members: members.map(({ member_id, topics, lease_seconds, static_lease_ms, canary, host, joined_at, in_hand }) => ({
       member: member_id,
       host,
       topics,
@@ -194,6 +207,7 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
       staticLeaseSeconds: static_lease_ms === null ? null : static_lease_ms / 1000,
       canary,
       joinedAt: joined_at.toISOString(),
+      inHand: row.mode === 'work-queue' ? in_hand : null,
     })),
     partitions: places.map(
       ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, lag, seconds, beyond }) => ({
@@ -228,15 +242,17 @@ async function readGroup(
   readonly places: readonly PlaceRow[];
 }> {
   const found = await client.query<DeploymentRow>(
-    `select ephemeral, follows, hands_over_to, handed_over_at, canary_percent from ${schema}.consumer_group where name = $1`,
+    `select ephemeral, follows, hands_over_to, handed_over_at, canary_percent, mode from ${schema}.consumer_group where name = $1`,
     [group],
   );
   const [row] = found.rows;
   if (row === undefined) throw unknownGroup(group);
   const members = await client.query<MemberRow>(
     `select member_id, topics, extract(epoch from expires_at - clock_timestamp())::float8 as lease_seconds,
-        static_lease_ms, canary, host, joined_at
-      from ${schema}.consumer_member where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
+        static_lease_ms, canary, host, joined_at,
+        (select coalesce(sum(to_offset - from_offset), 0)::text from ${schema}.work_range r
+          where r.group_name = m.group_name and r.member_id = m.member_id) as in_hand
+      from ${schema}.consumer_member m where group_name = $1 and expires_at > clock_timestamp() order by member_id`,
     [group],
   );
   const places = await client.query<PlaceRow>(
@@ -254,6 +270,7 @@ function groupText(
     leaseSeconds: number | null;
     staticLeaseSeconds: number | null;
     canary: boolean;
+    inHand: string | null;
   }[],
   places: readonly {
     topic: string;
@@ -268,14 +285,15 @@ function groupText(
     isBeyondEnd: boolean;
   }[],
 ): string {
+  const isQueue = members.some(({ inHand }) => inHand !== null); // has no canaries
   const memberTable = formatTable(
-    ['MEMBER', 'HOST', 'LEASE SECONDS', 'STATIC SECONDS', 'CANARY', 'TOPICS'],
-    members.map(({ member, host, leaseSeconds, staticLeaseSeconds, canary, topics }) => [
+    ['MEMBER', 'HOST', 'LEASE SECONDS', 'STATIC SECONDS', isQueue ? 'IN HAND' : 'CANARY', 'TOPICS'],
+    members.map(({ member, host, leaseSeconds, staticLeaseSeconds, canary, inHand, topics }) => [
       member,
       host,
       leaseSeconds,
       staticLeaseSeconds,
-      canary ? 'yes' : '',
+      isQueue ? big(inHand) : canary ? 'yes' : '',
       topics.join(' '),
     ]),
   );

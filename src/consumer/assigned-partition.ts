@@ -16,6 +16,8 @@ export class AssignedPartition implements ProgressingHolding {
   readonly epoch: bigint;
   readonly generation: number;
   readonly origin: Origin;
+  /** What fences a range of records that this member has of a work queue, in place of the epoch. */
+  readonly lease: string | undefined = undefined;
   /** Records below it were handled in an earlier generation, but for a few. */
   readonly replayBelow: bigint;
   /** Records from here on were not. */
@@ -119,6 +121,11 @@ export class AssignedPartition implements ProgressingHolding {
   finish(offset: bigint, bytes: number): void {
     this.#mark.finish(offset);
     this.forget(bytes);
+  }
+
+  /** The same for a record that was dropped from memory before. */
+  protected settle(offset: bigint): void {
+    this.#mark.finish(offset);
   }
 
   /** A record is dropped from memory without being finished. */

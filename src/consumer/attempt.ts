@@ -12,6 +12,7 @@ import type { ConsumerSettings } from './options.ts';
 import type { ParkNote } from './park-note.ts';
 import type { ParkedMessages, ParkedRow } from './parked-messages.ts';
 import { Replays } from './replays.ts';
+import { Verdicts } from './verdict.ts';
 
 /** How one attempt at a unit ended. */
 export type AttemptResult =
@@ -96,8 +97,11 @@ export class Attempts {
     const messages = decodeAll(unit);
     if (!Array.isArray(messages)) return { result: 'failed', by: 'payload', error: messages.error };
     const call = new HandlerCall(this.#settings.maxHandlerMs, first.partition.signal);
+    const verdicts = new Verdicts();
     const handle = (fresh: Fresh, tx?: pg.PoolClient): Promise<void> =>
-      call.run(() => handler.handle(fresh.messages, contextOf(call, unit, first, fresh.isReplay, tx)));
+      call.run(() =>
+        verdicts.hear(() => handler.handle(fresh.messages, contextOf(call, verdicts, unit, first, fresh.isReplay, tx))),
+      );
     const { delivery } = this.#settings;
     if (delivery === 'at-most-once') return this.#claimThenHandle(unit.items, messages, handler, handle);
     // A parked row goes, and the database's time is looked at, in a transaction.
@@ -219,6 +223,7 @@ interface Fresh {
 /** What a handler gets. Without a transaction there is no `tx`. */
 function contextOf(
   call: HandlerCall,
+  { reject, release }: Verdicts,
   unit: Unit<Delivery>,
   first: Delivery,
   isReplay: boolean,
@@ -233,6 +238,8 @@ function contextOf(
     get signal() {
       return call.signal;
     },
+    reject,
+    release,
   };
 }
 

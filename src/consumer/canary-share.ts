@@ -29,7 +29,8 @@ export interface CanaryShare {
  * Gives the canaries of a group a share of its partitions, and takes it back with 0. It is rounded, but at least one
  * partition, and below 100 not the last one of the others. Partitions move as ever: each is handed over in good order.
  *
- * @throws TailraceError `INVALID_OPTION`, `UNKNOWN_GROUP`, `NOT_MIGRATED`; `GROUP_IN_USE`: the group is ephemeral.
+ * @throws TailraceError `INVALID_OPTION`, `UNKNOWN_GROUP`, `NOT_MIGRATED`; `GROUP_IN_USE`: the group is ephemeral, or a
+ * work queue.
  */
 export async function setCanaryShare(options: CanaryShareOptions): Promise<CanaryShare> {
   const { database, group, percent, schema = DEFAULT_SCHEMA } = options;
@@ -40,7 +41,14 @@ export async function setCanaryShare(options: CanaryShareOptions): Promise<Canar
     );
   }
   return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
-    if ((await locked.state()).ephemeral) throw groupInUse(group, 'is ephemeral: it has one member, and no canaries.');
+    const { ephemeral, mode } = await locked.state();
+    if (ephemeral) throw groupInUse(group, 'is ephemeral: it has one member, and no canaries.');
+    if (mode === 'work-queue') {
+      throw groupInUse(
+        group,
+        'is a work queue, whose members share all partitions. Canaries have a share of the partitions.',
+      );
+    }
     await locked.client.query(`update ${locked.schema}.consumer_group set canary_percent = $2 where name = $1`, [
       group,
       percent,

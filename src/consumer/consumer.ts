@@ -23,21 +23,27 @@ import {
   type HandlerContext,
   type HandlerOptions,
 } from './handlers.ts';
+import { EndWatch } from './end-watch.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
 import {
   settingsOf,
   type AnyConsumerOptions,
+  type ConsumerMode,
   type ConsumerOptions,
   type ConsumerSettings,
   type EphemeralConsumerOptions,
   type PlainConsumerOptions,
 } from './options.ts';
-import { ParkedFeeder } from './parked-feeder.ts';
+import { ParkedFeeder, SAFETY_MS } from './parked-feeder.ts';
 import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ProcessedUpkeep } from './processed-partitions.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
+import { planRangeFetch } from './prefetch.ts';
+import { partitionName } from './sync-plan.ts';
 import { TopicWatch } from './topic-watch.ts';
+import { WorkQueue } from './work-queue.ts';
+import { WorkRange } from './work-range.ts';
 
 /** A partition that this member has. `epoch` and `nextOffset` are bigint, which `JSON.stringify` takes only with a replacer. */
 export interface AssignmentStatus {
@@ -55,6 +61,10 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly group: string;
   readonly memberId: string;
   readonly assignments: readonly AssignmentStatus[];
+  /** How the group shares records out. */
+  readonly mode: ConsumerMode;
+  /** Of a work queue: records that this member has in hand, running ones included. They are nobody else's meanwhile. */
+  readonly inHand: number;
   /** Handlers that run. */
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
@@ -175,13 +185,19 @@ class GroupConsumer implements Consumer<never> {
         nextOffset,
         state,
       })),
+      mode: this.#settings.mode,
+      inHand: this.#parts?.work?.inHand ?? 0,
       running: this.#parts?.dispatcher.running ?? 0,
-      prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
+      prefetched: [...partitions, ...(this.#parts?.work?.ranges ?? [])].reduce((sum, { records }) => sum + records, 0),
       circuit: this.#parts?.dispatcher.circuit,
       limited: this.#parts?.dispatcher.limited ?? 0,
       lost: this.#parts?.fetcher.lost ?? 0,
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
-      problem: this.#parts?.membership.problem ?? this.#parts?.feeder.problem ?? this.#parts?.fetcher.problem,
+      problem:
+        this.#parts?.membership.problem ??
+        this.#parts?.feeder.problem ??
+        this.#parts?.fetcher.problem ??
+        this.#parts?.ends.problem,
     };
   }
 
@@ -196,9 +212,21 @@ class GroupConsumer implements Consumer<never> {
         `A batch handler has cursor: 'in-transaction', and delivery is ${this.#settings.delivery}, which has no transaction. Leave one of them out.`,
       );
     }
+    this.#assertFitsMode();
     this.#state = 'starting';
     this.#starting = this.#start();
     await this.#starting;
+  }
+
+  #assertFitsMode(): void {
+    if (this.#settings.mode !== 'work-queue') return;
+    const problem = this.#registry.movesCursor
+      ? "a batch handler has cursor: 'in-transaction', and no member of a work queue can move the group's place"
+      : this.#registry.hasStrict
+        ? "a handler has deadLetters: 'strict', and the keys of a work queue have no order"
+        : undefined;
+    if (problem === undefined) return;
+    throw new TailraceError('INVALID_OPTION', `mode is work-queue, and ${problem}. Leave one of them out.`);
   }
 
   async stop(): Promise<void> {
@@ -229,11 +257,13 @@ class GroupConsumer implements Consumer<never> {
     this.#sweep = setInterval(() => void removeEphemeralGroups(this.#settings), SWEEP_MS);
     parts.feeder.start();
     parts.fetcher.start();
+    if (parts.work !== undefined) parts.ends.start();
     this.#state = 'running';
   }
 
   /** As if it had not been started, so that it can be again. */
   #forgetStart(): void {
+    this.#parts?.work?.loseAll();
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
     this.#unlisten();
     this.#parts = undefined;
@@ -251,29 +281,31 @@ class GroupConsumer implements Consumer<never> {
   async #leave(parts: Parts): Promise<void> {
     this.#state = 'stopping';
     clearInterval(this.#sweep);
-    for (const partition of this.#partitions) this.#wind(partition);
+    for (const partition of this.#all()) this.#wind(partition);
     const feeding = parts.feeder.stop();
     await parts.fetcher.stop();
+    await parts.ends.stop();
     parts.membership.retire();
     await this.#drain(parts);
     await feeding;
     parts.dispatcher.stop();
     await this.#upkeep.stop();
     await parts.membership.stop();
+    parts.work?.loseAll();
     for (const partition of this.#partitions) this.#forget(partition, 'lost');
   }
 
   /** Lets handlers end by themselves, then asks them to, then ends their transactions. */
   async #drain(parts: Parts): Promise<void> {
     if (await this.#isIdleWithin(parts, this.#settings.drainTimeoutMs)) return;
-    for (const partition of this.#partitions) partition.hurry();
+    for (const partition of this.#all()) partition.hurry();
     if (await this.#isIdleWithin(parts, ABORT_GRACE_MS)) return;
     const { group, memberId, logger } = this.#settings;
     logger.error(
       { group, memberId, running: parts.dispatcher.running },
       'Handlers did not end: their transactions are undone',
     );
-    for (const partition of this.#partitions) if (partition.running > 0) this.#forget(partition, 'lost');
+    for (const partition of this.#all()) if (partition.running > 0) this.#lose(partition);
   }
 
   async #isIdleWithin({ dispatcher }: Parts, timeoutMs: number): Promise<boolean> {
@@ -288,16 +320,27 @@ class GroupConsumer implements Consumer<never> {
     const settings = this.#settings;
     const { topics } = this.#registry;
     const watch = new TopicWatch(settings, topics);
-    const membership = new Membership<AssignedPartition>(settings, topics, watch, {
-      holdings: () => [...this.#partitions],
-      taken: (taken, origin) => this.#take(taken, origin),
-      revoked: (partition) => this.#revoke(partition),
-      released: (partition) => this.#forget(partition, 'released'),
-      lost: (partition, isMoved) => this.#lose(partition, isMoved),
-      topicsChanged: () => this.#parts?.fetcher.reassigned(),
-      reachExtended: () => this.#parts?.fetcher.reassigned(),
-      parkedChanged: () => this.#parts?.feeder.changed(),
-    });
+    const work = settings.mode === 'work-queue' ? this.#workQueue(() => ends.ends) : undefined;
+    const membership = new Membership<AssignedPartition>(
+      settings,
+      topics,
+      watch,
+      {
+        holdings: () => [...this.#partitions],
+        taken: (taken, origin) => this.#take(taken, origin),
+        revoked: (partition) => this.#revoke(partition),
+        released: (partition) => this.#forget(partition, 'released'),
+        lost: (partition, isMoved) => this.#lose(partition, isMoved),
+        topicsChanged: () => {
+          this.#parts?.fetcher.reassigned();
+          this.#parts?.ends.changed();
+        },
+        reachExtended: () => this.#parts?.fetcher.reassigned(),
+        parkedChanged: () => this.#parts?.feeder.changed(),
+        dueAfter: (ms) => this.#parts?.feeder.expect(ms),
+      },
+      work,
+    );
     const transactions = new HandlerTransactions(settings, {
       mayCommit: (partition) => partition.mayCommit && membership.isTrusted,
       elsewhere: () => membership.reconnect(),
@@ -328,27 +371,62 @@ class GroupConsumer implements Consumer<never> {
       {
         progressed: (partition) => this.#progressed(partition),
         lost: (partition) => this.#lose(partition),
-        dueAfter: (ms) => feeder.expect(ms),
+        dueAfter: (ms, partition) => {
+          feeder.expect(ms);
+          // The owner of the partition looks by itself now and then.
+          if (partition.lease !== undefined && ms < SAFETY_MS) membership.expectDue(ms);
+        },
       },
     );
     const feeder: ParkedFeeder = new ParkedFeeder(settings, messages, transactions, {
       partitions: () => [...this.#partitions].filter(({ state }) => state === 'owned'),
-      loaded: () => this.#parts?.fetcher.reassigned(),
+      loaded: () => {
+        this.#parts?.fetcher.reassigned();
+        this.#parts?.ends.changed();
+      },
       look: (partition, target) => dispatcher.look(partition, target),
     });
-    const fetcher = new Fetcher(
-      settings,
-      () =>
+    const isReadable = ({ state, topic, parked }: AssignedPartition): boolean =>
+      state === 'owned' && parked.isLoaded && watch.exists(topic);
+    const fetcher =
+      work === undefined
+        ? new Fetcher(
+            settings,
+            () => [...this.#partitions].filter((partition) => !partition.isAtReach && isReadable(partition)),
+            (partition, records) => {
+              dispatcher.accept(partition, records);
+              if (partition.isNearReach) membership.wake();
+            },
+          )
+        : rangeFetcher(settings, work, dispatcher, () => membership.wake());
+    const ends: EndWatch = new EndWatch(settings, {
+      partitions: () =>
         [...this.#partitions].filter(
-          ({ state, topic, parked, isAtReach }) =>
-            state === 'owned' && parked.isLoaded && !isAtReach && watch.exists(topic),
+          (partition) => isReadable(partition) && (work?.backlogOf(partition) ?? 0n) < MOST_KNOWN_BACKLOG,
         ),
-      (partition, records) => {
-        dispatcher.accept(partition, records);
-        if (partition.isNearReach) membership.wake();
+      learned: () => membership.wake(),
+    });
+    return { membership, transactions, dispatcher, fetcher, feeder, work, ends };
+  }
+
+  #workQueue(ends: () => ReadonlyMap<string, bigint>): WorkQueue {
+    return new WorkQueue(this.#settings, {
+      taken: () => this.#parts?.fetcher.reassigned(),
+      revoked: (range) => this.#revoke(range),
+      released: (range) => this.#forget(range, 'released'),
+      lost: (range, isMoved) => this.#forgetLost(range, isMoved),
+      ends,
+      mayTake: () => this.#parts?.dispatcher.circuit !== 'open',
+      synced: (marks) => {
+        for (const partition of this.#partitions) partition.skipTo(marks.get(partitionName(partition)) ?? 0n);
+        this.#parts?.ends.changed();
       },
-    );
-    return { membership, transactions, dispatcher, fetcher, feeder };
+    });
+  }
+
+  /** All that this member has. */
+  #all(): AssignedPartition[] {
+    return [...this.#partitions, ...(this.#parts?.work?.ranges ?? [])];
   }
 
   #take(taken: TakenPartition, origin: Origin): void {
@@ -360,12 +438,15 @@ class GroupConsumer implements Consumer<never> {
     this.#wind(partition);
     if (partition.drained) this.#parts?.membership.wake();
     else if (partition.revoking) this.#setDrainTimer(partition);
+    if (partition instanceof WorkRange && partition.givenBack.length > 0) this.#parts?.membership.wake();
   }
 
   /** Begins nothing more of a partition. */
   #wind(partition: AssignedPartition): void {
+    if (partition.state !== 'owned') return;
     partition.revoke();
-    this.#parts?.dispatcher.drop(partition);
+    const dropped = this.#parts?.dispatcher.drop(partition) ?? [];
+    if (partition instanceof WorkRange) partition.giveBackRest(dropped);
   }
 
   /** A handler that does not end is not to keep the partition from its next owner for ever. */
@@ -383,12 +464,18 @@ class GroupConsumer implements Consumer<never> {
 
   #progressed(partition: AssignedPartition): void {
     this.#progress.notify();
-    if (partition.drained) this.#parts?.membership.wake();
-    else this.#parts?.fetcher.freed(partition);
+    const wants = partition instanceof WorkRange ? this.#parts?.work?.wantsSync(partition) : partition.drained;
+    if (wants === true) this.#parts?.membership.wake();
+    if (partition instanceof WorkRange) this.#parts?.fetcher.resume();
+    else if (!partition.drained) this.#parts?.fetcher.freed(partition);
   }
 
   #lose(partition: AssignedPartition, isMoved = false): void {
-    if (!this.#partitions.has(partition)) return;
+    if (partition instanceof WorkRange) this.#parts?.work?.lose(partition, isMoved);
+    else if (this.#partitions.has(partition)) this.#forgetLost(partition, isMoved);
+  }
+
+  #forgetLost(partition: AssignedPartition, isMoved: boolean): void {
     this.#forget(partition, 'lost');
     const { group, memberId, logger } = this.#settings;
     const { topic, epoch } = partition;
@@ -429,13 +516,43 @@ class GroupConsumer implements Consumer<never> {
   }
 }
 
+/** What is asked of whatever reads. */
+type PartitionFetcher = Pick<Fetcher, 'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'>;
+
 /** What a consumer is made of once it starts. */
 interface Parts {
   readonly membership: Membership<AssignedPartition>;
   readonly transactions: HandlerTransactions;
   readonly dispatcher: Dispatcher;
-  readonly fetcher: Fetcher;
+  readonly fetcher: PartitionFetcher;
   readonly feeder: ParkedFeeder;
+  /** Of a work queue. */
+  readonly work: WorkQueue | undefined;
+  /** Idle unless this is a work queue. */
+  readonly ends: EndWatch;
+}
+
+/** So many records that are known and not dealt are enough: nobody looks for more. */
+const MOST_KNOWN_BACKLOG = 10_000n;
+
+/** Reads the ranges of a work queue, each to its end. */
+function rangeFetcher(
+  settings: ConsumerSettings,
+  work: WorkQueue,
+  dispatcher: Dispatcher,
+  wake: () => void,
+): Fetcher<WorkRange> {
+  return new Fetcher<WorkRange>(
+    settings,
+    () => work.ranges.filter((range) => range.state === 'owned' && !range.isFetched),
+    (range, records) => {
+      const inRange = records.filter(({ offset }) => offset < range.to);
+      dispatcher.accept(range, inRange);
+      if (inRange.length < records.length) range.skipTo(range.to); // compaction has left the rest out
+      if (work.wantsSync(range)) wake();
+    },
+    planRangeFetch,
+  );
 }
 
 function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {

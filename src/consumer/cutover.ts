@@ -242,7 +242,10 @@ class Cutover {
 
   async #draining(ask: Ask): Promise<CutoverProgress | undefined> {
     const owners = await ask<{ owner: string; partitions: number }>(
-      `select owner, count(*)::int as partitions from ${this.#place.schema}.consumer_cursor c
+      `select owner, count(*)::int as partitions from (
+          select group_name, owner, topic, partition from ${this.#place.schema}.consumer_cursor
+          union select group_name, member_id, topic, partition from ${this.#place.schema}.work_range
+        ) c
         join ${this.#place.schema}.consumer_member m on m.group_name = c.group_name and m.member_id = c.owner
         where c.group_name = $1 and m.expires_at > clock_timestamp() group by 1 order by 1`,
       [this.#options.from],

@@ -80,8 +80,8 @@ export function wasBegun({ parked, wasBegun: wasRecorded }: Delivery): boolean {
 }
 
 /** Whether a record stands in the order of its key: one that was to be delivered later has left it. */
-export function isInLine({ record, parked }: Delivery): boolean {
-  return parked?.blocks ?? (record.key !== null && record.deliverAt === undefined);
+export function isInLine({ partition, record, parked }: Delivery): boolean {
+  return parked?.blocks ?? (partition.lease === undefined && record.key !== null && record.deliverAt === undefined);
 }
 
 /** How many records line up at once behind a parked one. */
@@ -140,6 +140,7 @@ export function deliveryLanes(
 export function laneOf(isSerial: (topic: string) => boolean): (item: LaneItem) => string | undefined {
   return (item) => {
     if (isSerial(item.partition.topic)) return 'serial';
+    if (item.partition.lease !== undefined) return undefined; // a work queue has no order
     return (isLook(item) ? item.target.key : item.record.key) ?? undefined;
   };
 }

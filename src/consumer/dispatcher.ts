@@ -34,6 +34,8 @@ import type { BegunRecord, Found, ParkedRow } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
 import { SuspectGate } from './suspect-gate.ts';
+import { verdictOf } from './verdict.ts';
+import { WorkRange } from './work-range.ts';
 
 /** What a consumer has done since it started, in records. */
 export interface ConsumerCounters {
@@ -51,6 +53,8 @@ export interface ConsumerCounters {
   postponed: number;
   /** Set aside with their attempts used up, or expired. */
   dead: number;
+  /** Given back to the group of a work queue. */
+  released: number;
   /** Set aside because their type has no handler. */
   parked: number;
   /** Stepped over because their type has no handler, or their handler skips replays. */
@@ -66,8 +70,8 @@ export interface DispatcherEvents {
   progressed(partition: AssignedPartition): void;
   /** A commit was refused, since another member owns it. */
   lost(partition: AssignedPartition): void;
-  /** Something that is parked will be due after this time. */
-  dueAfter(ms: number): void;
+  /** Something that is parked of a partition will be due after this time. */
+  dueAfter(ms: number, partition: AssignedPartition): void;
 }
 
 /** What the dispatcher has done for it. */
@@ -182,20 +186,24 @@ export class Dispatcher {
     this.#fill();
   }
 
-  /** Forgets what waits of a partition. What runs goes on. */
-  drop(partition: AssignedPartition): void {
+  /** Forgets what waits of a partition. What runs goes on. Answers the offsets of what it forgot, in order. */
+  drop(partition: AssignedPartition): bigint[] {
+    const forgotten: bigint[] = [];
     for (const [unit, timer] of this.#timers) {
       if (unit.items[0]?.partition !== partition) continue;
       clearTimeout(timer);
       this.#timers.delete(unit);
     }
     for (const item of this.#lanes.drop(partition)) {
-      if (!isLook(item) && item.parked === undefined) partition.forget(item.bytes);
+      if (isLook(item) || item.parked !== undefined) continue;
+      partition.forget(item.bytes);
+      forgotten.push(item.record.offset);
     }
     const isOfPartition = (unit: Unit<LaneItem>): boolean => unit.items[0]?.partition === partition;
     this.#suspects.drop(isOfPartition);
     this.#limits.drop(isOfPartition);
     queueMicrotask(() => this.#fill()); // a suspect of another partition may have its turn, once all are dropped that go now
+    return forgotten.sort((a, b) => (a < b ? -1 : 1));
   }
 
   #taskFor(partition: AssignedPartition, { topic, type, offset }: LogRecord): Task | undefined {
@@ -356,7 +364,7 @@ export class Dispatcher {
       this.#lanes.replace(unit, [{ partition, record, bytes, task, parked: row, firstFailure: undefined }]);
       return;
     }
-    if (found.found === 'later' && found.afterMs !== undefined) this.#events.dueAfter(found.afterMs);
+    if (found.found === 'later' && found.afterMs !== undefined) this.#events.dueAfter(found.afterMs, partition);
     this.#settle(unit, look, 'offset' in target ? 'none' : found.found);
   }
 
@@ -395,7 +403,7 @@ export class Dispatcher {
         this.#lanes.finish(unit);
         return;
       case 'untimely':
-        for (const { record } of ended.early) this.#expect(record, ended.nowMs);
+        for (const { partition, record } of ended.early) this.#expect(partition, record, ended.nowMs);
         for (const delivery of ended.early) delivery.task = parkTask(delivery.task, NOT_DUE);
         for (const delivery of ended.expired) {
           const note = expired(delivery.record.expiresAt, priorAttempts(delivery) + unit.failures);
@@ -414,8 +422,8 @@ export class Dispatcher {
     for (const { partition, record, bytes, task } of items) {
       partition.finish(record.offset, bytes);
       if (task.todo !== 'park') continue;
-      if (task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs);
-      if (task.note.reason === 'KEY_PARKED') this.#expect(record, Date.now());
+      if (task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs, partition);
+      if (task.note.reason === 'KEY_PARKED') this.#expect(partition, record, Date.now());
       if (!task.note.blocks || record.key === null) continue;
       partition.parked.block(record.key);
       // Of a commit whose answer was lost it is not known what it wrote.
@@ -426,15 +434,15 @@ export class Dispatcher {
 
   /** A parked row is handled, or written anew; or an operator has changed it meanwhile. */
   #settleParked(unit: Unit<LaneItem>, { partition, record, task, parked }: Delivery, row: ParkedRow): void {
-    if (task.todo === 'park' && task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs);
+    if (task.todo === 'park' && task.note.delayMs !== undefined) this.#events.dueAfter(task.note.delayMs, partition);
     const { key, offset } = record;
     const target = row.blocks && key !== null ? { key } : { key, offset };
     if (parked !== undefined) this.#settle(unit, { partition, target }, 'handled');
   }
 
   /** A record that is to be delivered later has been parked, or will be. */
-  #expect({ deliverAt }: LogRecord, nowMs: number): void {
-    if (deliverAt !== undefined) this.#events.dueAfter(Math.max(0, deliverAt.getTime() - nowMs));
+  #expect(partition: AssignedPartition, { deliverAt }: LogRecord, nowMs: number): void {
+    if (deliverAt !== undefined) this.#events.dueAfter(Math.max(0, deliverAt.getTime() - nowMs), partition);
   }
 
   #count({ items }: Unit<Delivery>, fresh: number): void {
@@ -456,7 +464,8 @@ export class Dispatcher {
     if (first === undefined) return;
     const next = nextStep(failed, this.#failedUnit(unit, first, isProbe), this.#settings);
     this.#report(unit, first, failed.error, next);
-    if (next.step !== 'retry' || next.counts) {
+    const isReleased = verdictOf(failed.error)?.verdict === 'release';
+    if (!isReleased && (next.step !== 'retry' || next.counts)) {
       for (const item of items) item.firstFailure ??= { error: errorText(failed.error), at: performance.now() };
     }
     switch (next.step) {
@@ -469,6 +478,13 @@ export class Dispatcher {
       case 'split':
         for (const item of items) if (item.task.todo === 'handle') item.task = { ...item.task, alone: true };
         this.#lanes.split(unit);
+        return;
+      case 'give-back':
+        this.counters.released += items.length;
+        for (const { partition, record, bytes } of items) {
+          if (partition instanceof WorkRange) partition.release(record.offset, bytes);
+        }
+        this.#lanes.finish(unit);
         return;
       case 'delay':
       case 'bury':
@@ -483,6 +499,7 @@ export class Dispatcher {
 
   #failedUnit(unit: Unit<LaneItem>, first: Delivery, isProbe: boolean): Parameters<typeof nextStep>[1] {
     const { task } = first;
+    const { items } = deliveriesOf(unit);
     const own = task.todo === 'handle' ? task.handler.deadLetters : undefined;
     return {
       size: unit.items.length,
@@ -491,6 +508,7 @@ export class Dispatcher {
       failures: priorAttempts(first) + unit.failures,
       stalls: unit.stalls,
       isInLine: isInLine(first),
+      canGoBack: first.partition instanceof WorkRange && items.every(({ crashes }) => crashes === undefined),
       isStrict: (own ?? this.#settings.deadLetters) === 'strict',
     };
   }
@@ -510,7 +528,8 @@ export class Dispatcher {
     const attempt = priorAttempts(first) + unit.failures + 1;
     const ended = { records: unit.items.length, error: messageOf(error), attempt, next: next.step };
     const fields = { ...this.#fieldsOf(first), ...ended };
-    if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
+    if (verdictOf(error)?.verdict === 'release') this.#logger.debug(fields, 'A record was given back by its handler');
+    else if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
     else this.#logger.warn(fields, 'A record was not handled');
   }
 
@@ -530,7 +549,8 @@ export class Dispatcher {
 function outcomeOf(task: Task | undefined, ended: AttemptResult): CircuitOutcome {
   if (task?.todo !== 'handle') return 'neither';
   if (ended.result === 'done' && ended.fresh > 0) return 'handled';
-  return ended.result === 'failed' && ended.by === 'handler' ? 'failed' : 'neither';
+  if (ended.result !== 'failed' || ended.by !== 'handler') return 'neither';
+  return verdictOf(ended.error) === undefined ? 'failed' : 'neither';
 }
 
 /** A process has died while it ran: whether of it is to be found out by itself. */
@@ -569,6 +589,7 @@ export function noCounts(): ConsumerCounters {
     linedUp: 0,
     postponed: 0,
     dead: 0,
+    released: 0,
     parked: 0,
     ignored: 0,
     timersFired: 0,

@@ -7,35 +7,35 @@ import type { AssignedPartition } from './assigned-partition.ts';
 import type { ConsumerSettings } from './options.ts';
 import { Halts } from './halts.ts';
 import { elsewhere } from './origin.ts';
-import { hasRoom, planFetch, type FetchPlan } from './prefetch.ts';
+import { hasRoom, planFetch, type FetchPlan, type FetchPlanner } from './prefetch.ts';
 import { partitionName } from './sync-plan.ts';
-
-/** How long a fetch with nothing to bring may wait. It ends at once when there is something else to fetch. */
-const LONGEST_WAIT_MS = 5_000;
 
 type FetcherSettings = Pick<ConsumerSettings, 'log' | 'group' | 'memberId' | 'prefetch' | 'onOutOfRange' | 'logger'>;
 
 /** Fetches all partitions of this member together, never more than there is room for. */
-export class Fetcher {
+export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
   readonly #settings: FetcherSettings;
-  readonly #partitions: () => readonly AssignedPartition[];
-  readonly #accept: (partition: AssignedPartition, records: readonly LogRecord[]) => void;
+  readonly #partitions: () => readonly Partition[];
+  readonly #accept: (partition: Partition, records: readonly LogRecord[]) => void;
   readonly #stopped = new AbortController();
   readonly #changed = new Signal();
   #loop: Promise<void> = Promise.resolve();
+  readonly #plan: FetchPlanner<Partition>;
   #count = 0;
-  #asked: ReadonlySet<AssignedPartition> = new Set();
+  #asked: ReadonlySet<Partition> = new Set();
   #fetch = new AbortController();
-  readonly #halts = new Halts<AssignedPartition>(() => this.reassigned());
+  readonly #halts = new Halts<Partition>(() => this.reassigned());
   #problem: string | undefined;
   #lost = 0;
 
-  /** `partitions` says which can be fetched now; `accept` gets records of one partition, in order. */
+  /** `partitions` says which can be fetched now; `accept` gets records of one partition, in order; `plan` decides how much to fetch. */
   constructor(
     settings: FetcherSettings,
-    partitions: () => readonly AssignedPartition[],
-    accept: (partition: AssignedPartition, records: readonly LogRecord[]) => void,
+    partitions: () => readonly Partition[],
+    accept: (partition: Partition, records: readonly LogRecord[]) => void,
+    plan: FetchPlanner<Partition> = planFetch,
   ) {
+    this.#plan = plan;
     this.#settings = settings;
     this.#partitions = partitions;
     this.#accept = accept;
@@ -62,9 +62,14 @@ export class Fetcher {
   }
 
   /** A partition may have room again. */
-  freed(partition: AssignedPartition): void {
+  freed(partition: Partition): void {
     if (this.#asked.has(partition) || partition.state !== 'owned') return;
     if (hasRoom(partition, this.#settings.prefetch, this.#count)) this.reassigned();
+  }
+
+  /** There may be room for what could not be fetched. */
+  resume(): void {
+    if (this.#asked.size === 0) this.#changed.notify();
   }
 
   async stop(): Promise<void> {
@@ -95,7 +100,7 @@ export class Fetcher {
     this.#halts.retain(assigned);
     const partitions = assigned.filter((partition) => !this.#halts.holds(partition));
     this.#count = partitions.length;
-    const plan = planFetch(partitions, this.#settings.prefetch, turn);
+    const plan = this.#plan(partitions, this.#settings.prefetch, turn);
     this.#asked = new Set(plan?.partitions);
     if (plan === undefined) {
       await this.#changed.wait(Number.POSITIVE_INFINITY, stopped);
@@ -108,15 +113,15 @@ export class Fetcher {
   }
 
   /** Offsets mean something only in the log in which they were given. */
-  #assertSameLog({ partitions }: FetchPlan<AssignedPartition>): void {
+  #assertSameLog({ partitions }: FetchPlan<Partition>): void {
     const { cluster } = this.#settings.log;
     if (partitions.some((partition) => partition.state === 'owned' && partition.origin.log !== cluster))
       throw elsewhere();
   }
 
-  async #fetchPlan(plan: FetchPlan<AssignedPartition>): Promise<LogRecord[]> {
+  async #fetchPlan(plan: FetchPlan<Partition>): Promise<LogRecord[]> {
     try {
-      const records = await this.#fetchOf(plan, plan.partitions, LONGEST_WAIT_MS);
+      const records = await this.#fetchOf(plan, plan.partitions, plan.maxWaitMs);
       for (const partition of plan.partitions) this.#halts.clear(partition);
       return records;
     } catch (error) {
@@ -126,7 +131,7 @@ export class Fetcher {
   }
 
   /** Finds out which partitions the log cannot give, so that the others need not wait for them. */
-  async #fetchEach(plan: FetchPlan<AssignedPartition>): Promise<LogRecord[]> {
+  async #fetchEach(plan: FetchPlan<Partition>): Promise<LogRecord[]> {
     const found: LogRecord[] = [];
     for (const partition of plan.partitions) {
       try {
@@ -142,16 +147,16 @@ export class Fetcher {
   }
 
   /** Goes on behind what retention has removed, if the options say so. A place beyond the end is another matter: it halts. */
-  async #hasJumped(partition: AssignedPartition): Promise<boolean> {
+  async #hasJumped(partition: Partition): Promise<boolean> {
     const { log, group, memberId, onOutOfRange, logger } = this.#settings;
     const { topic, fetchPosition } = partition;
     if (onOutOfRange === 'stop') return false;
     const ends = (await log.ends(topic)).find((one) => one.partition === partition.partition);
     if (ends === undefined || fetchPosition.offset >= ends.start) return false;
-    const to = onOutOfRange === 'earliest' ? ends.start : ends.end;
+    partition.skipTo(onOutOfRange === 'earliest' ? ends.start : ends.end);
+    const to = partition.fetchPosition.offset; // of a range, its end at the most
     const lost = Number(to - fetchPosition.offset);
     this.#lost += lost;
-    partition.skipTo(to);
     const place = { topic, partition: partition.partition, from: `${fetchPosition.offset}`, to: `${to}` };
     logger.error(
       { group, memberId, ...place, lost, onOutOfRange },
@@ -161,8 +166,8 @@ export class Fetcher {
   }
 
   #fetchOf(
-    { maxRecords, maxBytes }: FetchPlan<AssignedPartition>,
-    partitions: readonly AssignedPartition[],
+    { maxRecords, maxBytes }: FetchPlan<Partition>,
+    partitions: readonly Partition[],
     maxWaitMs: number,
   ): Promise<LogRecord[]> {
     return this.#settings.log.fetch(
@@ -171,7 +176,7 @@ export class Fetcher {
     );
   }
 
-  #deliver(plan: FetchPlan<AssignedPartition>, records: readonly LogRecord[]): void {
+  #deliver(plan: FetchPlan<Partition>, records: readonly LogRecord[]): void {
     const byName = new Map(plan.partitions.map((partition) => [partitionName(partition), partition]));
     for (const [name, ofPartition] of Map.groupBy(records, partitionName)) {
       const partition = byName.get(name);
@@ -185,7 +190,7 @@ export class Fetcher {
     logger.warn({ group, memberId, error: this.#problem, failures }, 'Could not fetch from the log; trying again');
   }
 
-  #reportHalt({ topic, partition, fetchPosition }: AssignedPartition, error: unknown, failures: number): void {
+  #reportHalt({ topic, partition, fetchPosition }: Partition, error: unknown, failures: number): void {
     const { group, memberId, logger } = this.#settings;
     const offset = fetchPosition.offset.toString();
     logger.error(

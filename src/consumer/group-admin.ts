@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import { currentVersion } from '../postgres/migrations.ts';
 import { ALL_MEMBERS, GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
-import type { ConsumerDatabase } from './options.ts';
+import type { ConsumerDatabase, ConsumerMode } from './options.ts';
 
 /** A database in which groups are looked after: a `pg.Pool`, or whatever hands out clients as it does. */
 export type GroupDatabase = Pick<ConsumerDatabase, 'connect'>;
@@ -82,6 +82,7 @@ async function assertMigrated(client: pg.PoolClient, schema: string): Promise<vo
 /** What the row of a group says of deployments. */
 export interface GroupRowState {
   readonly ephemeral: boolean;
+  readonly mode: ConsumerMode;
   /** The group that it is to take over from. */
   readonly follows: string | null;
   /** The group that it gives everything up for. */
@@ -124,7 +125,7 @@ export class LockedGroup {
   /** What its row says beside its places. */
   async state(): Promise<GroupRowState> {
     const { rows } = await this.client.query<GroupRowState>(
-      `select ephemeral, follows, hands_over_to as "handsOverTo", handed_over_at as "handedOverAt" from ${this.schema}.consumer_group
+      `select ephemeral, mode, follows, hands_over_to as "handsOverTo", handed_over_at as "handedOverAt" from ${this.schema}.consumer_group
         where name = $1`,
       [this.group],
     );
@@ -163,8 +164,14 @@ export class LockedGroup {
         from unnest($3::int[]) partition`,
       values,
     );
+    const ranges = `from ${this.schema}.work_range where group_name = $1 and topic = $2 and partition = any($3::int[])`;
     await this.client.query(
-      `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null
+      `select pg_advisory_xact_lock(hashtext('tailrace_range'), hashtext(lease::text)) ${ranges}`,
+      values,
+    );
+    await this.client.query(`delete ${ranges}`, values);
+    await this.client.query(
+      `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null, dealt_to = null, seen_end = null
         where group_name = $1 and topic = $2 and partition = any($3::int[])`,
       values,
     );

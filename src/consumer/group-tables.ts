@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { AssignorMember } from './assignor.ts';
 import type { BlockedKey } from './added-partitions.ts';
+import type { ConsumerMode } from './options.ts';
 import type { CursorRow } from './sync-plan.ts';
 
 /** Ends every wait of a member for another: the channel on which members that have something to do are named. */
@@ -11,7 +12,7 @@ export const GROUP_CHANNEL = 'tailrace_consumer';
 export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
-export const GROUPS_MIGRATION = 13;
+export const GROUPS_MIGRATION = 14;
 
 /** What the group's row says to its members. */
 export interface GroupState {
@@ -21,6 +22,8 @@ export interface GroupState {
   readonly canaryPercent: number;
   /** Whether there was no such group before. */
   readonly isNew: boolean;
+  /** How its members share records out. */
+  readonly mode: ConsumerMode;
 }
 
 /** A member as it reports itself. */
@@ -84,6 +87,8 @@ interface CursorText {
   wanted: string | null;
   generation: number;
   opens_after: string[] | null;
+  dealt_to: string | null;
+  seen_end: string | null;
 }
 
 interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offset' | 'epoch' | 'generation'> {
@@ -93,8 +98,8 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
   suspect_below: string;
 }
 
-/** So many owners have to leave a partition without a word, each within so long after the one before. */
-const SUSPICIOUS_ABANDONMENTS = 2;
+/** After how many a range, or a partition, is suspicious: so many owners have to leave a partition without a word, each within so long after the one before. */
+export const SUSPICIOUS_ABANDONMENTS = 2;
 const ABANDONMENTS_WITHIN = '1 hour';
 /** How many there are with one more now, of the cursor `c`. */
 const ONE_MORE_ABANDONMENT = `case when c.abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}'
@@ -127,14 +132,14 @@ export class GroupTables {
       `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}`,
     );
     for (let isNew = false; ;) {
-      const { rows } = await client.query<{ held_for: string | null; canary_percent: number }>(
-        `select coalesce(hands_over_to, follows) as held_for, canary_percent from ${this.#schema}.consumer_group
+      const { rows } = await client.query<{ held_for: string | null; canary_percent: number; mode: ConsumerMode }>(
+        `select coalesce(hands_over_to, follows) as held_for, canary_percent, mode from ${this.#schema}.consumer_group
           where name = $1 for update`,
         [this.#group],
       );
       const [group] = rows;
       if (group !== undefined) {
-        return { heldFor: group.held_for ?? undefined, canaryPercent: group.canary_percent, isNew };
+        return { heldFor: group.held_for ?? undefined, canaryPercent: group.canary_percent, isNew, mode: group.mode };
       }
       const { rowCount } = await client.query(
         `insert into ${this.#schema}.consumer_group (name, ephemeral) values ($1, $2) on conflict do nothing`,
@@ -142,6 +147,24 @@ export class GroupTables {
       );
       isNew = rowCount === 1;
     }
+  }
+
+  /**
+   * Has the members share records out in another way from now on. What members of before had under way is refused, and what
+   * they had in ranges is to be handled again from the stored places on.
+   */
+  async setMode(client: pg.PoolClient, mode: ConsumerMode): Promise<void> {
+    const table = `${this.#schema}.work_range`;
+    await client.query(
+      `select pg_advisory_xact_lock(hashtext('tailrace_range'), hashtext(lease::text)) from ${table} where group_name = $1`,
+      [this.#group],
+    );
+    await client.query(`delete from ${table} where group_name = $1`, [this.#group]);
+    await client.query(
+      `update ${this.#schema}.consumer_cursor set dealt_to = null, seen_end = null where group_name = $1`,
+      [this.#group],
+    );
+    await client.query(`update ${this.#schema}.consumer_group set mode = $2 where name = $1`, [this.#group, mode]);
   }
 
   /** Counts the start of a member. Of two with one name the one with the higher number is the member. */
@@ -199,20 +222,25 @@ export class GroupTables {
   /** Every partition that the group knows, in order. */
   async cursors(client: pg.PoolClient): Promise<CursorRow[]> {
     const { rows } = await client.query<CursorText>(
-      `select topic, partition, next_offset::text, epoch::text, owner, wanted, generation, opens_after::text[]
+      `select topic, partition, next_offset::text, epoch::text, owner, wanted, generation, opens_after::text[],
+         dealt_to::text, seen_end::text
        from ${this.#schema}.consumer_cursor where group_name = $1 order by topic collate "C", partition`,
       [this.#group],
     );
-    return rows.map(({ topic, partition, next_offset, epoch, owner, wanted, generation, opens_after }) => ({
-      topic,
-      partition,
-      nextOffset: BigInt(next_offset),
-      epoch: BigInt(epoch),
-      owner,
-      wanted,
-      generation,
-      opensAfter: opens_after?.map(BigInt) ?? null,
-    }));
+    return rows.map(
+      ({ topic, partition, next_offset, epoch, owner, wanted, generation, opens_after, dealt_to, seen_end }) => ({
+        topic,
+        partition,
+        nextOffset: BigInt(next_offset),
+        epoch: BigInt(epoch),
+        owner,
+        wanted,
+        generation,
+        opensAfter: opens_after?.map(BigInt) ?? null,
+        ...(dealt_to !== null && { dealtTo: BigInt(dealt_to) }),
+        ...(seen_end !== null && { seenEnd: BigInt(seen_end) }),
+      }),
+    );
   }
 
   /** Takes partitions in that the group does not know yet. */
@@ -394,6 +422,20 @@ export class GroupTables {
     await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, wakeText(this.#group, members)]);
   }
 
+  /** Tells the owners of partitions that something parked will be due after a time. */
+  async tellDue(client: pg.PoolClient, afterMs: number): Promise<void> {
+    await client.query('select pg_notify($1, $2)', [
+      GROUP_CHANNEL,
+      JSON.stringify({ group: this.#group, dueMs: afterMs }),
+    ]);
+  }
+
+  /** After how long, by a notification on {@link GROUP_CHANNEL}, something parked of this group will be due. */
+  dueAfter(payload: string | undefined): number | undefined {
+    const { group, dueMs } = parseWake(payload);
+    return group === this.#group ? dueMs : undefined;
+  }
+
   /** Whether a notification on {@link GROUP_CHANNEL} says that what is parked of this group was changed. */
   isOfParked(payload: string | undefined): boolean {
     const { group, isOfParked } = parseWake(payload);
@@ -435,12 +477,14 @@ interface Wake {
   readonly group?: unknown;
   readonly members: readonly unknown[] | 'all';
   readonly isOfParked: boolean;
+  readonly dueMs?: number | undefined;
 }
 
 function parseWake(payload: string | undefined): Wake {
   try {
-    const { group, members, parked } = JSON.parse(payload ?? '{}') as Record<string, unknown>;
+    const { group, members, parked, dueMs } = JSON.parse(payload ?? '{}') as Record<string, unknown>;
     const isOfParked = parked === true;
+    if (typeof dueMs === 'number') return { group, members: [], isOfParked: false, dueMs };
     if (Array.isArray(members)) return { group, members, isOfParked };
     return { group, members: members === 'all' ? 'all' : [], isOfParked };
   } catch {

@@ -11,7 +11,7 @@ import { elsewhere } from './origin.ts';
 import type { ConsumerSettings, DeliveryMode } from './options.ts';
 import { RoundTrips, type Statement, type TextRows } from './round-trip.ts';
 
-/** Raised by `assert_assignment`: another member owns the partition now. */
+/** Raised by `assert_assignment` and `assert_range`: another member owns the partition now. */
 const ASSIGNMENT_ENDED = 'TR001';
 /** Raised by `advance_cursor`: the group's place is past these records. */
 const ALREADY_PASSED = 'TR002';
@@ -104,6 +104,11 @@ function claimSql(schema: string, delivery: DeliveryMode): string {
 /** Goes last, before COMMIT. */
 function assertSql(schema: string): string {
   return `select ${schema}.assert_assignment($1::text, $2::text, $3::int, $4::bigint)::text`;
+}
+
+/** The same for a record of a range. */
+function assertRangeSql(schema: string): string {
+  return `select ${schema}.assert_range($1::uuid)::text`;
 }
 
 /** Goes last in its place where the group's own place moves. */
@@ -279,19 +284,23 @@ export class HandlerTransactions {
     return this.#roundTrips.run(tx, this.#clusters.has(tx), statements);
   }
 
-  async #commit(tx: pg.PoolClient, { topic, partition, epoch }: AssignedPartition, claim: Claim): Promise<void> {
+  /** Raises where what the records are of is not this member's any more. */
+  #fence({ topic, partition, epoch, lease }: AssignedPartition, claim: Claim): Statement {
     const { schema, group } = this.#settings;
+    if (lease !== undefined) {
+      return { name: `tailrace range ${schema}`, text: assertRangeSql(schema), values: [lease] };
+    }
     const place = [group, topic, String(partition), String(epoch)];
-    const check: Statement =
-      claim.of === 'cursor'
-        ? {
-            name: `tailrace advance ${schema}`,
-            text: advanceSql(schema),
-            values: [...place, String(claim.from), String(claim.to)],
-          }
-        : { name: `tailrace assert ${schema}`, text: assertSql(schema), values: place };
+    if (claim.of === 'cursor') {
+      const values = [...place, String(claim.from), String(claim.to)];
+      return { name: `tailrace advance ${schema}`, text: advanceSql(schema), values };
+    }
+    return { name: `tailrace assert ${schema}`, text: assertSql(schema), values: place };
+  }
+
+  async #commit(tx: pg.PoolClient, partition: AssignedPartition, claim: Claim): Promise<void> {
     try {
-      await this.#roundTrip(tx, [check, COMMIT]);
+      await this.#roundTrip(tx, [this.#fence(partition, claim), COMMIT]);
     } catch (error) {
       throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
     }

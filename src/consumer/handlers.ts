@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
 import type { Message } from '../message/message.ts';
+import type { ReleaseOptions } from './verdict.ts';
 
 /** Where a record stands in its log. */
 export interface RecordPlace {
@@ -23,6 +24,16 @@ export interface DeliveryContext {
   readonly isReplay: boolean;
   /** Fires when the transaction will not be committed any more, or is wanted to end. */
   readonly signal: AbortSignal;
+  /**
+   * Sets the message aside as a dead letter at once, with this reason, whatever attempts there are left. Ends the handler by
+   * throwing; what was done in its transaction is undone. Of a batch, each message is then handled by itself.
+   */
+  readonly reject: (reason: string) => never;
+  /**
+   * Gives the message back without using up an attempt: it is handled again, at once or after a wait. Ends the handler by
+   * throwing; what was done in its transaction is undone. With `at-most-once` it is a dead letter.
+   */
+  readonly release: (options?: ReleaseOptions) => never;
 }
 
 /** What a handler works with that has a transaction. */
@@ -146,6 +157,13 @@ export class HandlerRegistry {
   /** Whether a handler moves the group's place in its transaction. */
   get movesCursor(): boolean {
     return [...this.#handlers.values()].some((ofTopic) => [...ofTopic.values()].some((one) => one.movesCursor));
+  }
+
+  /** Whether a handler says that its dead letters hold their keys up. */
+  get hasStrict(): boolean {
+    return [...this.#handlers.values()].some((ofTopic) =>
+      [...ofTopic.values()].some((one) => one.deadLetters === 'strict'),
+    );
   }
 
   /** The topics that have handlers, sorted. */

@@ -2,6 +2,7 @@ export { createConsumer, type AssignmentStatus, type Consumer, type ConsumerStat
 export type {
   CircuitBreakerOptions,
   ConsumerDatabase,
+  ConsumerMode,
   ConsumerOptions,
   DeliveryMode,
   EphemeralConsumerOptions,
@@ -19,6 +20,7 @@ export type {
   HandlerOptions,
   RecordPlace,
 } from './handlers.ts';
+export type { ReleaseOptions } from './verdict.ts';
 export type { DelayedRetries } from './delayed-retries.ts';
 export { setCanaryShare, type CanaryShare, type CanaryShareOptions } from './canary-share.ts';
 export { cloneGroup, type ClonedGroup, type CloneGroupOptions } from './clone-group.ts';

@@ -2,14 +2,16 @@ import { hostname } from 'node:os';
 import type pg from 'pg';
 import { backoffMs } from '../base/backoff.ts';
 import { isSameCluster, type Cluster } from '../base/cluster.ts';
-import { isTailraceError, messageOf } from '../base/errors.ts';
+import { TailraceError, isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
+import type { AssignorMember } from './assignor.ts';
 import { addedAmong, heldUp } from './added-partitions.ts';
 import { GroupSession } from './group-session.ts';
 import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartition } from './group-tables.ts';
-import type { ConsumerSettings } from './options.ts';
+import type { ConsumerMode, ConsumerSettings } from './options.ts';
 import { elsewhere, fits, isSameOrigin, isShared, type Origin } from './origin.ts';
+import type { WorkQueue } from './work-queue.ts';
 import { missingPlaces, type TopicFacts } from './start-positions.ts';
 import { partitionName, planSync, wasMoved, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
 import type { TopicWatch } from './topic-watch.ts';
@@ -53,6 +55,8 @@ export interface MembershipEvents<H extends ProgressingHolding> {
   reachExtended(): void;
   /** An operator has changed what is parked of this group. */
   parkedChanged(): void;
+  /** Another member has parked something that will be due after this time. */
+  dueAfter(ms: number): void;
 }
 
 type MembershipSettings = Pick<
@@ -66,6 +70,7 @@ type MembershipSettings = Pick<
   | 'staticLeaseMs'
   | 'ephemeral'
   | 'canary'
+  | 'mode'
   | 'leaseMs'
   | 'heartbeatMs'
   | 'cursorIntervalMs'
@@ -103,10 +108,21 @@ export class Membership<H extends ProgressingHolding> {
   #remembered: { readonly origin: Origin; readonly places: readonly PlaceInPartition[] } | undefined;
   /** Whether log and database are one cluster, as long as that is not known to be otherwise from the beginning. */
   #isShared: boolean | undefined;
+  readonly #work: WorkQueue | undefined;
+  /** How soon something is due that this member has parked, and the owners do not know. */
+  #dueMs: number | undefined;
   #problem: string | undefined;
 
-  constructor(settings: MembershipSettings, topics: readonly string[], watch: TopicWatch, events: MembershipEvents<H>) {
+  /** `work`: this member's share of a work queue. */
+  constructor(
+    settings: MembershipSettings,
+    topics: readonly string[],
+    watch: TopicWatch,
+    events: MembershipEvents<H>,
+    work?: WorkQueue,
+  ) {
     this.#settings = settings;
+    this.#work = work;
     this.#topics = topics;
     this.#watch = watch;
     this.#events = events;
@@ -140,6 +156,12 @@ export class Membership<H extends ProgressingHolding> {
   /** Lets the next heartbeat come at once. */
   wake(): void {
     this.#wake.notify();
+  }
+
+  /** Something that this member has parked will be due after this time: the owners of its partitions are told. */
+  expectDue(ms: number): void {
+    this.#dueMs = Math.min(ms, this.#dueMs ?? ms);
+    this.wake();
   }
 
   /** Another client seems to lead elsewhere: lets the next heartbeat come at once, over a new connection. */
@@ -214,7 +236,12 @@ export class Membership<H extends ProgressingHolding> {
     this.#isFenced = true;
     this.#trustedUntil = Number.NEGATIVE_INFINITY;
     clearTimeout(this.#fence);
+    this.#loseHoldings();
+  }
+
+  #loseHoldings(): void {
     for (const holding of this.#events.holdings()) this.#events.lost(holding);
+    this.#work?.loseAll();
   }
 
   /** Runs `action` on the session, which is opened if need be and closed if it does not answer for a whole lease. */
@@ -233,7 +260,9 @@ export class Membership<H extends ProgressingHolding> {
       this.#settings,
       () => this.wake(),
       (payload) => {
-        if (this.#tables.isOfParked(payload)) this.#events.parkedChanged();
+        const dueMs = this.#tables.dueAfter(payload);
+        if (dueMs !== undefined) this.#events.dueAfter(dueMs);
+        else if (this.#tables.isOfParked(payload)) this.#events.parkedChanged();
         else if (this.#tables.wakes(this.#settings.memberId, payload)) this.wake();
       },
     );
@@ -276,6 +305,7 @@ export class Membership<H extends ProgressingHolding> {
       { memberId, topics: this.#topics, incarnation: joined.incarnation, staticLeaseMs, canary, host: hostname() },
       leaseMs,
     );
+    await this.#assertMode(client, group, members);
     const rows = await this.#knownRows(client, facts, group, origin);
     const { canaryPercent, heldFor } = group;
     const isHeld = heldFor !== undefined;
@@ -286,8 +316,13 @@ export class Membership<H extends ProgressingHolding> {
     await this.#tables.release(client, plan.release, isAbandoned);
     const take = await this.#notHeldUp(client, plan.take, rows);
     const taken = await this.#tables.take(client, memberId, take, isAbandoned);
-    await this.#tables.wake(client, plan.wake);
+    const isEnding = isHeld || this.#isLeaving;
+    const work = await this.#work?.sync(client, { members, rows, origin, isEnding });
+    const dueMs = this.#dueMs;
+    if (dueMs !== undefined) await this.#tables.tellDue(client, dueMs);
+    await this.#tables.wake(client, [...new Set([...plan.wake, ...(work?.wake ?? [])])]);
     await client.query('commit');
+    if (this.#dueMs === dueMs) this.#dueMs = undefined;
     this.#joined = joined;
     this.#remembered = this.#settings.ephemeral ? { origin, places: rows } : undefined;
     this.#tellHeld(heldFor);
@@ -295,8 +330,18 @@ export class Membership<H extends ProgressingHolding> {
     if (extended.length > 0) this.#events.reachExtended();
     this.#tell(plan, taken, origin, rows);
     this.#trustUntil(startedAt + leaseMs);
-    this.#isTakeOpen = taken.length < take.length;
+    work?.tell();
+    this.#isTakeOpen = taken.length < take.length || work?.isTakeOpen === true;
     return true;
+  }
+
+  /** A group has one mode: a member that is alone chooses it. */
+  async #assertMode(client: pg.PoolClient, group: GroupState, members: readonly AssignorMember[]): Promise<void> {
+    const { mode, memberId, group: name } = this.#settings;
+    if (group.mode === mode) return;
+    const others = members.filter((member) => member.memberId !== memberId);
+    if (others.length > 0) throw otherMode(name, mode, group.mode, others.length);
+    await this.#tables.setMode(client, mode);
   }
 
   /** Counted once, and once more on another cluster or timeline, where the count may be of before. */
@@ -326,6 +371,7 @@ export class Membership<H extends ProgressingHolding> {
 
   /** Offsets and epochs of another history say nothing here, even where they look the same. */
   #loseWhatIsNotOf(origin: Origin): void {
+    this.#work?.loseAll(origin);
     const holdings = this.#events.holdings().filter((holding) => !isSameOrigin(holding.origin, origin));
     if (holdings.length === 0) return;
     const { group, memberId, logger } = this.#settings;
@@ -414,20 +460,23 @@ export class Membership<H extends ProgressingHolding> {
   #loseAll(): void {
     const { group, memberId, logger } = this.#settings;
     logger.error({ group, memberId }, 'The lease ran out without a heartbeat: everything under way is undone');
-    for (const holding of this.#events.holdings()) this.#events.lost(holding);
+    this.#loseHoldings();
   }
 
   async #leave({ client }: GroupSession): Promise<void> {
     const { memberId, ephemeral } = this.#settings;
     await this.#tables.begin(client, this.#idleMs);
-    this.#loseWhatIsNotOf(await this.#originOf(client));
+    const origin = await this.#originOf(client);
+    this.#loseWhatIsNotOf(origin);
     const holdings = this.#events.holdings();
     await this.#tables.advance(client, holdings);
+    const work = await this.#work?.giveUp(client, { members: [], rows: await this.#tables.cursors(client), origin });
     await this.#tables.removeMember(client, memberId, this.#joined?.incarnation);
     if (ephemeral) await this.#tables.removeEphemeral(client);
     await this.#tables.wake(client, 'all');
     await client.query('commit');
     for (const holding of holdings) this.#events.released(holding);
+    work?.tell();
   }
 }
 
@@ -440,4 +489,12 @@ function isAbandonedIn<H extends Holding>(
   const owned = rows.filter(({ owner }) => owner !== null).map(partitionName);
   const abandoned = new Set(owned.filter((name) => !inOrder.has(name)));
   return (place) => abandoned.has(partitionName(place));
+}
+
+function otherMode(group: string, mode: ConsumerMode, found: ConsumerMode, members: number): TailraceError {
+  return new TailraceError(
+    'GROUP_IN_USE',
+    `The group ${group} has ${members} members with mode: '${found}', and this consumer has mode: '${mode}'. A group has one mode. Stop them first, or give this consumer the same mode or a group of its own.`,
+    { details: { group, mode, found, members } },
+  );
 }

@@ -2,6 +2,7 @@ import { backoffMs, type Backoff } from '../base/backoff.ts';
 import type { AttemptResult } from './attempt.ts';
 import { delayMs, type DelayedRetries } from './delayed-retries.ts';
 import { errorText, type ParkNote } from './park-note.ts';
+import { verdictOf, type Verdict } from './verdict.ts';
 
 /** A unit of which an attempt has failed. */
 export interface FailedUnit {
@@ -16,6 +17,8 @@ export interface FailedUnit {
   readonly stalls: number;
   /** Whether it stands in the order of a key. */
   readonly isInLine: boolean;
+  /** Whether it can go back to the group: see `WorkRange.giveBack`. */
+  readonly canGoBack: boolean;
   /** Whether its dead letters block their keys. */
   readonly isStrict: boolean;
 }
@@ -33,6 +36,8 @@ export type NextStep =
   | { readonly step: 'retry'; readonly afterMs: number; readonly counts: boolean }
   /** Try each record of the batch alone, so that only the one that cannot be handled is set aside. */
   | { readonly step: 'split' }
+  /** Give the records back to the group, for whoever takes them. */
+  | { readonly step: 'give-back' }
   /** Park the record until a later attempt. */
   | { readonly step: 'delay'; readonly note: ParkNote }
   /** Set the record aside for good. */
@@ -50,6 +55,8 @@ export function nextStep(
   random?: number,
 ): NextStep {
   const blocks = unit.isInLine && unit.isStrict;
+  const verdict = verdictOf(failed.error);
+  if (verdict !== undefined) return stepAfter(verdict, failed, unit, blocks, random);
   if (failed.claimed !== undefined) {
     const note = { reason: 'HANDLER_FAILED', dead: true, blocks, error: errorText(failed.error), attempts: 1 } as const;
     return { step: 'bury', note };
@@ -72,4 +79,25 @@ export function nextStep(
   }
   const reason = isHopeless ? 'INVALID_PAYLOAD' : 'HANDLER_FAILED';
   return { step: 'bury', note: { reason, dead: true, blocks, error, attempts } };
+}
+
+/** What a handler says of its message is done; there is nothing to give back of what was said to be handled before. */
+function stepAfter(
+  verdict: Verdict,
+  failed: Extract<AttemptResult, { result: 'failed' }>,
+  unit: FailedUnit,
+  blocks: boolean,
+  random: number | undefined,
+): NextStep {
+  if (verdict.verdict === 'reject' || failed.claimed !== undefined) {
+    if (unit.size > 1 && failed.claimed === undefined) return { step: 'split' };
+    const error = verdict.verdict === 'reject' ? verdict.reason : errorText(failed.error);
+    return { step: 'bury', note: { reason: 'REJECTED', dead: true, blocks, error, attempts: unit.failures + 1 } };
+  }
+  if (verdict.delayMs !== undefined) {
+    const note = { dead: false, blocks: unit.isInLine, delayMs: verdict.delayMs, attempts: unit.failures } as const;
+    return { step: 'delay', note: { reason: 'RELEASED', error: undefined, ...note } };
+  }
+  if (unit.canGoBack) return { step: 'give-back' };
+  return { step: 'retry', afterMs: backoffMs(unit.stalls + 1, {}, random), counts: false };
 }

@@ -28,6 +28,12 @@ export interface ConsumerDatabase {
  */
 export type StartFrom = 'earliest' | 'latest' | Date;
 
+/**
+ * How the members of a group share records out: each partition has one member, and each key its order; or all members take
+ * records of all partitions, in no order.
+ */
+export type ConsumerMode = 'partitions' | 'work-queue';
+
 /** When a consumer stops calling handlers, since nothing but failures comes of it. */
 export interface CircuitBreakerOptions {
   /** So many attempts in a row have to fail by the handler's fault. @defaultValue 20 */
@@ -76,6 +82,13 @@ export interface ConsumerOptions {
   readonly database: ConsumerDatabase;
   /** The schema of tailrace's tables. @defaultValue 'tailrace' */
   readonly schema?: string;
+  /**
+   * `'partitions'`: the group's members share its partitions, and the messages of a key are handled in their order.
+   * `'work-queue'`: they share the records of each partition, a few at a time, so that there can be more of them than
+   * partitions, and a slow one holds up nothing but what is in its hand (`prefetch.records`). Messages are then handled in no
+   * order, also those of one key, and dead letters are `loose`. One value for a group. @defaultValue 'partitions'
+   */
+  readonly mode?: ConsumerMode;
   /**
    * Where a group begins in a topic that it has not read before. What did not exist then is read from its first record.
    * Of no effect once the group has begun. @defaultValue 'earliest'
@@ -140,9 +153,12 @@ export interface ConsumerOptions {
    * @defaultValue 604_800_000, seven days, or as long as all attempts may take if that is longer
    */
   readonly dedupeWindowMs?: number | false;
-  /** About how much this member reads ahead of its handlers, all partitions together. */
+  /**
+   * About how much this member reads ahead of its handlers, all partitions together. In a work queue, exactly how many records
+   * it has in hand at the most, those that its handlers run included.
+   */
   readonly prefetch?: {
-    /** @defaultValue 5_000 */
+    /** @defaultValue 5_000; 500 in a work queue; or what the preset says */
     readonly records?: number;
     /** @defaultValue 32_000_000 */
     readonly bytes?: number;
@@ -243,6 +259,7 @@ export interface ConsumerSettings {
   readonly prefetch: { readonly records: number; readonly bytes: number };
   readonly handlerIdleMs: number;
   readonly delivery: DeliveryMode;
+  readonly mode: ConsumerMode;
   readonly maxHandlerMs: number | false;
   readonly circuitBreaker: CircuitRules | false;
   readonly limits: readonly RateLimitSettings[];
@@ -290,6 +307,7 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     onOutOfRange: oneOf('onOutOfRange', options.onOutOfRange ?? 'stop', ['stop', 'earliest', 'latest']),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
     delivery: delivery(options),
+    mode: mode(given),
     concurrency: concurrency(options, preset.concurrency),
     batchRecords: preset.batchRecords,
     deadLetters: oneOf('deadLetters', options.deadLetters ?? 'loose', ['strict', 'loose']),
@@ -297,7 +315,7 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     cursorIntervalMs: whole('cursorIntervalMs', options.cursorIntervalMs ?? preset.cursorIntervalMs, 1),
     dedupeWindowMs: dedupeWindowMs(options.dedupeWindowMs ?? defaultDedupeWindowMs(rules), rules),
     prefetch: {
-      records: whole('prefetch.records', prefetch.records ?? preset.prefetch.records, 1),
+      records: whole('prefetch.records', prefetch.records ?? prefetchRecords(given, preset), 1),
       bytes: whole('prefetch.bytes', prefetch.bytes ?? preset.prefetch.bytes, 1),
     },
     handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
@@ -310,6 +328,23 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     canary: flag('canary', options.canary ?? false),
     logger: options.logger ?? silentLogger,
   };
+}
+
+/** What a work queue cannot have is refused, rather than left out. */
+function mode(given: AnyConsumerOptions): ConsumerMode {
+  const chosen = oneOf('mode', given.mode ?? 'partitions', ['partitions', 'work-queue']);
+  if (chosen === 'partitions') return chosen;
+  const refuse = (option: string, why: string): never => {
+    throw invalid(`mode is work-queue, and ${option}: ${why}. Leave one of them out.`);
+  };
+  if ('ephemeral' in given) refuse('the group is ephemeral', 'it has one member');
+  if ('canary' in given && given.canary) refuse('canary is true', 'canaries have a share of the partitions');
+  if (given.deadLetters === 'strict') refuse('deadLetters is strict', 'keys have no order there');
+  if (given.onOutOfRange === 'latest') refuse('onOutOfRange is latest', 'others are at work behind the gap');
+  if (given.limits?.some(({ per }) => per === 'key') === true) {
+    refuse('a limit is per key', 'messages of a key go to several members');
+  }
+  return chosen;
 }
 
 /** What an ephemeral group comes to: a group's name of its own, and other defaults. */
@@ -378,6 +413,13 @@ function concurrency(options: ConsumerOptions | PlainConsumerOptions, wish: numb
 
 function presetSettings({ preset }: Pick<ConsumerOptions, 'preset'>): PresetSettings {
   return PRESETS[preset === undefined ? 'default' : oneOf('preset', preset, ['throughput', 'latency'])];
+}
+
+/** What is in hand in a work queue is nobody else's, so that it is little by default. */
+const QUEUE_PREFETCH_RECORDS = 500;
+
+function prefetchRecords({ mode: chosen, preset }: AnyConsumerOptions, { prefetch }: PresetSettings): number {
+  return chosen === 'work-queue' && preset === undefined ? QUEUE_PREFETCH_RECORDS : prefetch.records;
 }
 
 function maxHandlerMs(given: number | false): number | false {

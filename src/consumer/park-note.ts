@@ -2,6 +2,10 @@
 export type ParkReason =
   /** Its handler has thrown, or left its transaction unusable. */
   | 'HANDLER_FAILED'
+  /** Its handler has rejected it. */
+  | 'REJECTED'
+  /** Its handler has given it back, to be handled later. */
+  | 'RELEASED'
   /** Its payload is no JSON. */
   | 'INVALID_PAYLOAD'
   /** Its type has no handler. */

@@ -9,7 +9,7 @@ import type { ParkedMessages } from './parked-messages.ts';
 import { partitionName } from './sync-plan.ts';
 
 /** How long what nobody told of stays unnoticed: what operators did while no notification came through. */
-const SAFETY_MS = 5_000;
+export const SAFETY_MS = 5_000;
 /** How many rows that block nobody are in hand at once. */
 const MOST_ALONE = 1_000;
 

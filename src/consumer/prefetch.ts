@@ -18,6 +18,47 @@ export interface FetchPlan<Partition> {
   readonly partitions: readonly Partition[];
   readonly maxRecords: number;
   readonly maxBytes: number;
+  /** How long it may wait with nothing to bring. It ends at once when there is something else to fetch. */
+  readonly maxWaitMs: number;
+}
+
+/** Decides the next fetch; `turn` counts them. `undefined`: nothing has room. */
+export type FetchPlanner<Partition> = (
+  partitions: readonly Partition[],
+  limits: PrefetchLimits,
+  turn: number,
+) => FetchPlan<Partition> | undefined;
+
+/** Of one fetch with nothing to bring. */
+const LONGEST_WAIT_MS = 5_000;
+/** The same, where others wait for it. */
+const SHORT_WAIT_MS = 100;
+
+/** A range of a partition that can be fetched, and what is in memory of it. */
+export interface PrefetchRange extends PrefetchPartition {
+  /** The first offset behind it. */
+  readonly to: bigint;
+}
+
+/**
+ * Decides which range to fetch: how many records are in hand was decided when the ranges were taken, so that only their bytes
+ * count. One range at a time, since a fetch knows no end; those that are further behind first, in turns.
+ */
+export function planRangeFetch<Range extends PrefetchRange>(
+  ranges: readonly Range[],
+  limits: PrefetchLimits,
+  turn: number,
+): FetchPlan<Range> | undefined {
+  const bytes = ranges.reduce((sum, range) => sum + range.bytes, 0);
+  const open = ranges.filter(({ to, fetchPosition }) => fetchPosition.offset < to);
+  const next = open[turn % Math.max(1, open.length)];
+  if (next === undefined || bytes >= limits.bytes) return undefined;
+  return {
+    partitions: [next],
+    maxRecords: Number(next.to - next.fetchPosition.offset),
+    maxBytes: limits.bytes - bytes,
+    maxWaitMs: open.length > 1 ? SHORT_WAIT_MS : LONGEST_WAIT_MS,
+  };
 }
 
 /**
@@ -38,6 +79,7 @@ export function planFetch<Partition extends PrefetchPartition>(
     partitions: [...open.slice(first), ...open.slice(0, first)],
     maxRecords: Math.ceil(halfShare(limits.records, partitions.length)),
     maxBytes: Math.ceil(halfShare(limits.bytes, partitions.length)),
+    maxWaitMs: LONGEST_WAIT_MS,
   };
 }
 

@@ -20,6 +20,9 @@ export interface CursorRow {
    * in the partitions 0, 1, …, so that the order of a key that moved here is kept.
    */
   readonly opensAfter: readonly bigint[] | null;
+  /** Of a work queue: records below it are in a range or finished; those from there to `seenEnd` are to be dealt. */
+  readonly dealtTo?: bigint;
+  readonly seenEnd?: bigint;
 }
 
 /** A partition that this member believes to own. */

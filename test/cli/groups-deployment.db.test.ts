@@ -35,7 +35,7 @@ it('groups clone, cutover and canary: say what they did, and what is in the way'
   expect(await document('cutover', 'g', 'v2', '--without-members')).toEqual(taken);
   expect((await groups('describe', 'g')).out).toMatch(/^It has handed over to v2.\n/);
   expect(await document('describe', 'v2')).toMatchObject({
-    ...{ ephemeral: false, follows: null, handsOverTo: null, canaryPercent: 0 },
+    ...{ mode: 'partitions', ephemeral: false, follows: null, handsOverTo: null, canaryPercent: 0 },
     partitions: [{ nextOffset: '7', generation: 2 }, { nextOffset: '7' }],
   });
   expect(await document('describe', 'g')).toMatchObject({
@@ -52,4 +52,31 @@ it('groups clone, cutover and canary: say what they did, and what is in the way'
     'Canaries of v2 get 0 of 2 partitions (0 are there, and 0 other members).\n',
   );
   expect(await groups('canary', 'none', '--percent', '10')).toMatchObject({ exitCode: 1 });
+});
+
+it('groups describe tells what each member of a work queue has in hand', async () => {
+  await using database = await createTestDatabase();
+  await database.pool.query(`
+    insert into tailrace.consumer_group (name, mode) values ('g', 'work-queue');
+    insert into tailrace.consumer_member (group_name, member_id, topics, expires_at)
+      select 'g', m, '{counts}', now() + interval '1 hour' from unnest('{busy,idle}'::text[]) m;
+    insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset, dealt_to, seen_end)
+      values ('g', 'counts', 0, 3, 20, 20);
+    insert into tailrace.work_range (lease, group_name, topic, partition, from_offset, to_offset, member_id) values
+      (gen_random_uuid(), 'g', 'counts', 0, 3, 5, 'busy'), (gen_random_uuid(), 'g', 'counts', 0, 7, 12, 'busy'),
+      (gen_random_uuid(), 'g', 'counts', 0, 12, 20, null)`);
+  const describe = (...args: string[]): ReturnType<typeof run> =>
+    run(['groups', 'describe', 'g', ...args], { DATABASE_URL: database.connectionString });
+  expect(JSON.parse((await describe('--json')).out)).toMatchObject({
+    mode: 'work-queue',
+    members: [
+      { member: 'busy', inHand: '7' },
+      { member: 'idle', inHand: '0' },
+    ],
+    partitions: [{ nextOffset: '3' }],
+  });
+  const { out } = await describe();
+  expect(out).toMatch(/^It is a work queue: .*\n/);
+  expect(out).toMatch(/IN HAND/);
+  expect(out).toMatch(/^busy .* 7 +counts/m);
 });

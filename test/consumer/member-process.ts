@@ -25,10 +25,11 @@ export interface MemberOptions {
   readonly inBatches?: boolean;
   /** @defaultValue that of consumers */
   readonly attempts?: number;
+  readonly mode?: 'work-queue';
 }
 
 const options = JSON.parse(process.argv[2] ?? '') as MemberOptions;
-const { connectionString, memberId, leaseMs, pauseAt, diesAt, attempts } = options;
+const { connectionString, memberId, leaseMs, pauseAt, diesAt, attempts, mode } = options;
 
 const say = (what: object): void => void process.stdout.write(`${JSON.stringify(what)}\n`);
 const log = (fields: object, message: string): void => say({ ...fields, message });
@@ -50,6 +51,7 @@ const consumer = createConsumer({
   cursorIntervalMs: 50,
   logger,
   ...(attempts !== undefined && { retries: { attempts } }),
+  ...(mode !== undefined && { mode }),
 });
 const effect = async (tx: pg.ClientBase, payload: Count): Promise<void> => {
   await addEffect(tx, payload, memberId);

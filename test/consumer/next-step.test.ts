@@ -8,6 +8,7 @@ const unit = (changes: Partial<FailedUnit> = {}): FailedUnit => ({
   isProbe: false,
   failures: 0,
   stalls: 0,
+  canGoBack: false,
   isInLine: true,
   isStrict: false,
   ...changes,

@@ -18,6 +18,28 @@ async function runUntilItDies(stream: Stream, options: Partial<MemberOptions>): 
   return signal;
 }
 
+it('a message of a work queue with which a handler ends the process runs out of attempts, and the others are handled once', async () => {
+  await using stream = await Stream.open({ partitions: 1 });
+  await stream.publish(...counts(['a', 'b', 'c'], 3));
+  const poison = { diesAt: 2, attempts: 1, mode: 'work-queue' } as const;
+  for (let death = 1; death <= 4; death++) expect(await runUntilItDies(stream, poison)).toBe('SIGKILL');
+  const survivor = stream
+    .consumer({ mode: 'work-queue', memberId: 'victim', retries: { attempts: 1 } })
+    .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'survivor'));
+  await survivor.start();
+  await stream.untilEffects(8);
+  await until(() => survivor.status().dead === 1);
+  const numbers = Object.entries(await stream.numbers()).map(([key, ns]) => [key, ns.sort((a, b) => a - b)]);
+  expect(Object.fromEntries(numbers)).toEqual({ a: [1, 3], b: range(3), c: range(3) });
+  expect(await stream.rows('select key, reason, attempts, blocks from tailrace.parked_message')).toEqual([
+    { key: 'a', reason: 'PROCESS_DIED', attempts: 1, blocks: false },
+  ]);
+  await until(async () => (await stream.rows('select from tailrace.suspect_attempt')).length === 0);
+  await retryDeadLetters({ group: 'counting' }, { database: stream.pool });
+  await stream.untilEffects(9);
+  await until(async () => (await stream.rows('select from tailrace.work_range')).length === 0);
+});
+
 it.each([
   { handler: 'a handler', inBatches: false },
   { handler: 'a handler of batches', inBatches: true },

@@ -16,7 +16,7 @@ describe('planFetch', () => {
   it('passes over a partition that has used half of its share, by records or by bytes', () => {
     const all = [partition(0, 50), partition(1, 0, 500), partition(2, 49, 499)];
     const plan = planFetch(all, { records: 300, bytes: 3_000 }, 0);
-    expect(plan).toEqual({ partitions: [all[2]], maxRecords: 50, maxBytes: 500 });
+    expect(plan).toEqual({ partitions: [all[2]], maxRecords: 50, maxBytes: 500, maxWaitMs: 5_000 });
   });
 
   it('names another partition first each time', () => {

@@ -36,10 +36,11 @@ export const EXPECTED: Readonly<Record<string, readonly string[]>> = {
   'consuming.ts': [
     'OrderPaid A-1: attempt 1, topic payments',
     'OrderPaid A-2: attempt 1, topic payments',
-    'invoices: 2 - payments: 2 - parcels: 2',
+    'invoices: 2 - payments: 2 - parcels: 2 - labels: 1',
     'orders in the cache: 2 - in that of this process: 2 - rings: 2',
     'tailrace_consumer_dead_messages_total{group="mail"} 1',
     'dead letter of mail: OrderPlaced A-2 after 5 attempts, Error: the mail server refuses this',
+    'dead letter of labels: OrderPlaced A-2 after 1 attempts, too heavy for a label',
   ],
 };
 
