@@ -10,6 +10,7 @@ import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
 import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
 import { Fetcher } from './fetcher.ts';
+import type { LogRecord } from '../broker/record.ts';
 import type { TakenPartition } from './group-tables.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
 import { HandlerTransactions } from './handler-transaction.ts';
@@ -22,6 +23,7 @@ import {
   type HandlerContext,
   type HandlerOptions,
 } from './handlers.ts';
+import { Inbox } from './inbox.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
 import {
@@ -58,6 +60,8 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
   readonly prefetched: number;
+  /** Records of its partitions that are in the inbox and not handled. What was stored together counts until all of it is. */
+  readonly stored: number;
   /** Offsets that were passed over, since retention had removed what was there: see `onOutOfRange`. */
   readonly lost: number;
   /** How long attempts took, for each topic that had one. */
@@ -180,9 +184,10 @@ class GroupConsumer implements Consumer<never> {
       prefetched: partitions.reduce((sum, { records }) => sum + records, 0),
       circuit: this.#parts?.dispatcher.circuit,
       limited: this.#parts?.dispatcher.limited ?? 0,
-      lost: this.#parts?.fetcher.lost ?? 0,
+      stored: partitions.reduce((sum, { inbox }) => sum + inbox.records, 0),
+      lost: (this.#parts?.fetcher.lost ?? 0) + (this.#parts?.inbox.lost ?? 0),
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
-      problem: this.#parts?.membership.problem ?? this.#parts?.feeder.problem ?? this.#parts?.fetcher.problem,
+      problem: problemOf(this.#parts),
     };
   }
 
@@ -227,6 +232,7 @@ class GroupConsumer implements Consumer<never> {
     this.#sweep = setInterval(() => void removeEphemeralGroups(this.#settings), SWEEP_MS);
     parts.feeder.start();
     parts.fetcher.start();
+    parts.inbox.start();
     this.#state = 'running';
   }
 
@@ -251,7 +257,7 @@ class GroupConsumer implements Consumer<never> {
     clearInterval(this.#sweep);
     for (const partition of this.#partitions) this.#wind(partition);
     const feeding = parts.feeder.stop();
-    await parts.fetcher.stop();
+    await Promise.all([parts.fetcher.stop(), parts.inbox.stop()]);
     parts.membership.retire();
     await this.#drain(parts);
     await feeding;
@@ -292,8 +298,8 @@ class GroupConsumer implements Consumer<never> {
       revoked: (partition) => this.#revoke(partition),
       released: (partition) => this.#forget(partition, 'released'),
       lost: (partition, isMoved) => this.#lose(partition, isMoved),
-      topicsChanged: () => this.#parts?.fetcher.reassigned(),
-      reachExtended: () => this.#parts?.fetcher.reassigned(),
+      topicsChanged: () => this.#readAnew(),
+      reachExtended: () => this.#readAnew(),
       parkedChanged: () => this.#parts?.feeder.changed(),
     });
     const transactions = new HandlerTransactions(settings, {
@@ -331,27 +337,45 @@ class GroupConsumer implements Consumer<never> {
     );
     const feeder: ParkedFeeder = new ParkedFeeder(settings, messages, transactions, {
       partitions: () => [...this.#partitions].filter(({ state }) => state === 'owned'),
-      loaded: () => this.#parts?.fetcher.reassigned(),
+      loaded: () => this.#readAnew(),
       look: (partition, target) => dispatcher.look(partition, target),
     });
-    const fetcher = new Fetcher(
-      settings,
-      () =>
-        [...this.#partitions].filter(
-          ({ state, topic, parked, isAtReach }) =>
-            state === 'owned' && parked.isLoaded && !isAtReach && watch.exists(topic),
+    const owned = (): AssignedPartition[] => [...this.#partitions].filter(({ state }) => state === 'owned');
+    const mayBegin = ({ parked, isAtReach }: AssignedPartition): boolean => parked.isLoaded && !isAtReach;
+    const accept = (partition: AssignedPartition, records: readonly LogRecord[]): void => {
+      dispatcher.accept(partition, records);
+      if (partition.isNearReach) membership.wake();
+    };
+    const inbox: Inbox = new Inbox(settings, transactions, {
+      partitions: owned,
+      mayBegin,
+      exists: (topic) => watch.exists(topic),
+      accept,
+      ready: () => fetcher.reassigned(),
+      lost: (partition) => this.#lose(partition),
+    });
+    const fetcher = new Fetcher<AssignedPartition>(settings, {
+      aim: 'fetch from the log',
+      partitions: () => owned().filter((each) => mayBegin(each) && inbox.isPassed(each) && watch.exists(each.topic)),
+      fetch: (partitions, limits) =>
+        settings.log.fetch(
+          partitions.map(({ fetchPosition }) => fetchPosition),
+          limits,
         ),
-      (partition, records) => {
-        dispatcher.accept(partition, records);
-        if (partition.isNearReach) membership.wake();
-      },
-    );
-    return { membership, transactions, dispatcher, fetcher, feeder };
+      accept,
+    });
+    return { membership, transactions, dispatcher, fetcher, inbox, feeder };
   }
 
   #take(taken: TakenPartition, origin: Origin): void {
     this.#partitions.add(new AssignedPartition(taken, origin, this.#settings.concurrency));
     this.#parts?.feeder.taken();
+    this.#parts?.inbox.taken();
+  }
+
+  #readAnew(): void {
+    this.#parts?.fetcher.reassigned();
+    this.#parts?.inbox.reassigned();
   }
 
   #revoke(partition: AssignedPartition): void {
@@ -382,7 +406,10 @@ class GroupConsumer implements Consumer<never> {
   #progressed(partition: AssignedPartition): void {
     this.#progress.notify();
     if (partition.drained) this.#parts?.membership.wake();
-    else this.#parts?.fetcher.freed(partition);
+    else {
+      this.#parts?.fetcher.freed(partition);
+      this.#parts?.inbox.freed(partition);
+    }
   }
 
   #lose(partition: AssignedPartition, isMoved = false): void {
@@ -432,8 +459,13 @@ interface Parts {
   readonly membership: Membership<AssignedPartition>;
   readonly transactions: HandlerTransactions;
   readonly dispatcher: Dispatcher;
-  readonly fetcher: Fetcher;
+  readonly fetcher: Fetcher<AssignedPartition>;
+  readonly inbox: Inbox;
   readonly feeder: ParkedFeeder;
+}
+
+function problemOf(parts: Parts | undefined): string | undefined {
+  return parts?.membership.problem ?? parts?.feeder.problem ?? parts?.fetcher.problem ?? parts?.inbox.problem;
 }
 
 function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {

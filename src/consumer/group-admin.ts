@@ -152,17 +152,22 @@ export class LockedGroup {
     return rows.map(({ partition: at, next_offset }) => ({ partition: at, nextOffset: BigInt(next_offset) }));
   }
 
+  /** Waits for commits of partitions that have begun, and lets no other begin before this transaction ends. */
+  async awaitCommits(topic: string, partitions: readonly { readonly partition: number }[]): Promise<void> {
+    await this.client.query(
+      `select pg_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || $2 || '/' || partition))
+        from unnest($3::int[]) partition`,
+      [this.group, topic, partitions.map(({ partition }) => partition)],
+    );
+  }
+
   /**
    * Ends the assignments of partitions: what their owners have under way there cannot commit any more. Waits for commits that
    * have begun.
    */
   async fence(topic: string, partitions: readonly { readonly partition: number }[]): Promise<void> {
+    await this.awaitCommits(topic, partitions);
     const values = [this.group, topic, partitions.map(({ partition }) => partition)];
-    await this.client.query(
-      `select pg_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || $2 || '/' || partition))
-        from unnest($3::int[]) partition`,
-      values,
-    );
     await this.client.query(
       `update ${this.schema}.consumer_cursor set epoch = epoch + 1, owner = null
         where group_name = $1 and topic = $2 and partition = any($3::int[])`,
