@@ -70,6 +70,7 @@ export const ROLES: readonly RoleRights[] = [
       parked_message: ['select', 'insert', 'update', 'delete'],
       parked_audit: ['select', 'insert'],
       suspect_attempt: ['select', 'insert', 'update', 'delete'],
+      inbox: ['select', 'insert', 'update', 'delete'],
       rate_bucket: ['select', 'insert', 'update'],
     },
     functions: [
@@ -78,6 +79,8 @@ export const ROLES: readonly RoleRights[] = [
       'drop_processed_partitions',
       'assert_assignment',
       'advance_cursor',
+      'extend_inbox',
+      'trim_inbox',
       'take_rate_tokens',
       'remove_ephemeral_groups',
     ],
