@@ -5,6 +5,7 @@ import { isSameCluster, type Cluster } from '../base/cluster.ts';
 import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
+import { isTransient } from '../postgres/sqlstate.ts';
 import { addedAmong, heldUp } from './added-partitions.ts';
 import { GroupSession } from './group-session.ts';
 import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartition } from './group-tables.ts';
@@ -69,6 +70,7 @@ type MembershipSettings = Pick<
   | 'leaseMs'
   | 'heartbeatMs'
   | 'cursorIntervalMs'
+  | 'inbox'
   | 'logger'
 >;
 
@@ -127,7 +129,7 @@ export class Membership<H extends ProgressingHolding> {
   async start(): Promise<void> {
     try {
       await this.#inTime((session) => session.assertUsable(this.#settings));
-      await this.#watch.ask(true);
+      await this.#askLog();
       await this.#inTime((session) => this.#sync(session));
     } catch (error) {
       this.#closeSession();
@@ -135,6 +137,20 @@ export class Membership<H extends ProgressingHolding> {
       throw error;
     }
     this.#loop = this.#run();
+  }
+
+  /** What is stored can be handled without the log: it is asked again with each heartbeat. */
+  async #askLog(): Promise<void> {
+    try {
+      await this.#watch.ask(true);
+    } catch (error) {
+      const { inbox, group, memberId, logger } = this.#settings;
+      if (inbox === undefined || !isTransient(error)) throw error;
+      logger.warn(
+        { group, memberId, error: messageOf(error) },
+        'The log does not answer: only what is stored is handled',
+      );
+    }
   }
 
   /** Lets the next heartbeat come at once. */
