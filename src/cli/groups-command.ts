@@ -285,15 +285,15 @@ function groupText(
     ]),
   );
   const placeTable = formatTable(
-    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'STORED', 'SECONDS', 'GENERATION', 'EPOCH', 'OWNER'],
-    places.map(({ topic, partition, nextOffset, end, lag, stored, lagSeconds, generation, epoch, owner }) => [
+    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'STORED', 'GENERATION', 'EPOCH', 'OWNER'],
+    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, stored, generation, epoch, owner }) => [
       topic,
       partition,
       BigInt(nextOffset),
       big(end),
       big(lag),
-      BigInt(stored),
       lagSeconds,
+      BigInt(stored),
       generation,
       BigInt(epoch),
       owner,
