@@ -119,18 +119,27 @@ interface GroupLagRow extends Pick<GroupLag, 'group' | 'topic' | 'partition' | '
 }
 
 /**
- * How long a group's place in a partition is safe from retention, in seconds: of a cursor `c`, its partition `p`, its topic
- * `t`, the `last` entry and the `oldest` that the group has not finished. Null: for ever, as far as one can tell.
+ * How long what a group still needs of a partition is safe from retention, in seconds: of a cursor `c`, its partition `p`, its
+ * topic `t`, and the `last` entry. What the group has stored it does not need. Null: for ever, as far as one can tell.
  *
  * By size: what the group has not read may grow by so many bytes until the oldest of it is removed, at the pace of what was
  * measured. `schema` is quoted.
  */
 export function secondsToLossSql(schema: string): string {
-  return `case when c.next_offset < p.start then 0 when c.next_offset < last.next_offset then least(
-      (t.retention_ms / 1000.0 - extract(epoch from clock_timestamp() - oldest.appended_at))::float8,
-      (select (t.retention_bytes - sum(bytes) filter (where next_base > c.next_offset)) / nullif(sum(bytes), 0)
+  return `case when ${RECEIVED} < p.start then 0 when ${RECEIVED} < last.next_offset then least(
+      (t.retention_ms / 1000.0 - extract(epoch from clock_timestamp() - ${receivedAtSql(schema)}))::float8,
+      (select (t.retention_bytes - sum(bytes) filter (where next_base > ${RECEIVED})) / nullif(sum(bytes), 0)
           * nullif(extract(epoch from max(last_at) - min(first_at)), 0)
         from ${schema}.log_segment s where s.partition = p.id and t.retention_bytes is not null)::float8) end`;
+}
+
+/** From where on a group needs the log, of a cursor `c`: what is stored, it has. */
+export const RECEIVED = 'greatest(c.next_offset, c.stored_to)';
+
+/** When the first record was appended that a group still needs of the log, of a cursor `c` and its partition `p`. */
+export function receivedAtSql(schema: string): string {
+  return `(select appended_at from ${schema}.log_entry where partition = p.id and base <= ${RECEIVED}
+        order by base desc limit 1)`;
 }
 
 async function readParked(client: pg.ClientBase, schema: string): Promise<ParkedCount[]> {

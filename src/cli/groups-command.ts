@@ -32,7 +32,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
   withDatabaseOptions(groups.command('describe').alias('show'))
     .summary('members of a group, and its place in each partition')
     .description(
-      'Shows the members of a group (host, lease, static or not) and, for each partition, its owner, epoch and generation, where the group is (every message before is done), the end, and how far behind the group is in messages and seconds.',
+      'Shows the members of a group (host, lease, static or not) and, for each partition, its owner, epoch and generation, where the group is (every message before is done), the end, how far behind the group is in messages and seconds, and how many of these messages are in its inbox.',
     )
     .argument('<group>', 'its name')
     .addHelpText('after', exampleHelp('tailrace groups describe billing'))
@@ -43,11 +43,13 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
 }
 
 /**
- * `lag` in messages; `seconds` since the first of them was appended. Both are null where this database does not hold the
- * log of the topic. `beyond`: the place is one that the log has not come to, as after the log was restored or lost its tail.
+ * `stored` is how many of the messages behind are in the group's inbox, `lag` how many there are; `seconds` since the first of
+ * them was appended. `lag` and `seconds` are null where this database does not hold the log of the topic. `beyond`: the place is
+ * one that the log has not come to, as after the log was restored or lost its tail.
  */
 export function placesSql(schema: string): string {
   return `select c.group_name, c.topic, c.partition, c.owner, c.wanted, c.epoch::text as epoch, c.generation, c.next_offset::text as next_offset, tail.next_offset::text as end,
+      (case when c.stored_to > c.next_offset then c.stored_to - c.next_offset else 0 end)::text as stored,
       (case when tail.next_offset > c.next_offset then tail.next_offset - c.next_offset when p.id is not null then 0 end)::text as lag,
       case when p.id is not null then case when tail.next_offset > c.next_offset then
         extract(epoch from clock_timestamp() - due.appended_at)::float8 else 0 end end as seconds,
@@ -140,6 +142,7 @@ interface PlaceRow {
   readonly generation: number;
   readonly next_offset: string;
   readonly end: string | null;
+  readonly stored: string;
   readonly lag: string | null;
   readonly seconds: number | null;
   readonly beyond: boolean;
@@ -210,7 +213,7 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
       inHand: row.mode === 'work-queue' ? in_hand : null,
     })),
     partitions: places.map(
-      ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, lag, seconds, beyond }) => ({
+      ({ topic, partition, owner, wanted, epoch, generation, next_offset, end, stored, lag, seconds, beyond }) => ({
         topic,
         partition,
         owner,
@@ -219,6 +222,7 @@ async function runShow(group: string, { schema, ...options }: DatabaseOptions, t
         generation,
         nextOffset: next_offset,
         end,
+        stored,
         lag,
         lagSeconds: rounded(seconds),
         isBeyondEnd: beyond,
@@ -280,6 +284,7 @@ function groupText(
     generation: number;
     nextOffset: string;
     end: string | null;
+    stored: string;
     lag: string | null;
     lagSeconds: number | null;
     isBeyondEnd: boolean;
@@ -298,14 +303,15 @@ function groupText(
     ]),
   );
   const placeTable = formatTable(
-    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'GENERATION', 'EPOCH', 'OWNER'],
-    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, generation, epoch, owner }) => [
+    ['TOPIC', 'PARTITION', 'NEXT', 'END', 'LAG', 'SECONDS', 'STORED', 'GENERATION', 'EPOCH', 'OWNER'],
+    places.map(({ topic, partition, nextOffset, end, lag, lagSeconds, stored, generation, epoch, owner }) => [
       topic,
       partition,
       BigInt(nextOffset),
       big(end),
       big(lag),
       lagSeconds,
+      BigInt(stored),
       generation,
       BigInt(epoch),
       owner,

@@ -29,10 +29,10 @@ async function runDelete(group: string, options: DeleteOptions, terminal: Termin
   const deleted = await withPool({ url, schema, command: 'groups' }, (database) =>
     deleteGroup({ database, schema, group, force }),
   );
-  const { places, processed, parked } = deleted;
+  const { places, processed, parked, stored } = deleted;
   terminal.out(
     options.json === true
       ? `${JSON.stringify({ group, ...deleted })}\n`
-      : `The group ${group} is gone: ${places} places, ${processed} handled and ${parked} set aside messages.\n`,
+      : `The group ${group} is gone: ${places} places, ${processed} handled, ${stored} stored and ${parked} set aside messages.\n`,
   );
 }

@@ -1,5 +1,6 @@
 import type { FetchPosition } from '../broker/log.ts';
 import { REACH, type TakenPartition } from './group-tables.ts';
+import { InboxWindow } from './inbox-window.ts';
 import { LowMark } from './low-mark.ts';
 import type { ProgressingHolding } from './membership.ts';
 import type { Origin } from './origin.ts';
@@ -31,6 +32,8 @@ export class AssignedPartition implements ProgressingHolding {
   readonly parked = new ParkedKeys();
   /** What a former owner may have died of. */
   readonly suspects: Suspects;
+  /** What is stored of it. */
+  readonly inbox: InboxWindow;
   readonly #mark: LowMark;
   readonly #replayExcept: ReadonlySet<bigint>;
   readonly #abort = new AbortController();
@@ -50,6 +53,7 @@ export class AssignedPartition implements ProgressingHolding {
     this.#mark = new LowMark(taken.nextOffset);
     this.#reach = taken.reach;
     this.suspects = new Suspects(taken.suspectBelow, concurrency);
+    this.inbox = new InboxWindow(this, taken.nextOffset, taken.storedTo);
   }
 
   get state(): AssignmentState {

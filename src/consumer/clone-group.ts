@@ -26,9 +26,13 @@ export interface ClonedGroup {
 const PARKED = `topic, partition, record_offset, message_id, key, type, kind, headers, payload, payload_bytes, occurred_at,
   expires_at, deliver_at, dead, blocks, due_at, reason, error, attempts, first_error, first_failed_at, last_failed_at, parked_at`;
 
+/** What a message in the inbox is. */
+const STORED = `topic, partition, record_offset, message_id, type, kind, key, headers, payload, is_text, bytes, occurred_at,
+  expires_at, deliver_at, stored_at`;
+
 /**
  * Makes a group that begins where another one is, to run beside it: it gets everything that comes after the other's stored
- * places (`cursorIntervalMs`), and what is set aside below them, in its order. What the other has handled beyond its places
+ * places (`cursorIntervalMs`), of that its own copy of what is stored, and what is set aside below them, in its order. What the other has handled beyond its places
  * it handles too: it knows nothing of the other's effects.
  *
  * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: there is a group `to`, or `from` is not one that runs for itself;
@@ -53,10 +57,16 @@ export async function cloneGroup(options: CloneGroupOptions): Promise<ClonedGrou
     );
     if (made === 0) throw groupInUse(to, 'is there already. Choose a name that no group has.');
     const places = await insert(
-      `insert into ${locked.schema}.consumer_cursor (group_name, topic, partition, next_offset, opens_after)
-        select $2, topic, partition, next_offset, opens_after from ${locked.schema}.consumer_cursor where group_name = $1`,
+      `insert into ${locked.schema}.consumer_cursor (group_name, topic, partition, next_offset, opens_after, stored_from, stored_to)
+        select $2, topic, partition, next_offset, opens_after, next_offset, greatest(next_offset, stored_to) from ${locked.schema}.consumer_cursor where group_name = $1`,
     );
-    // What lies at the places or beyond is read from the log.
+    await insert(
+      `insert into ${locked.schema}.inbox (group_name, ${STORED})
+        select $2, ${STORED} from ${locked.schema}.inbox i where group_name = $1 and exists (
+          select from ${locked.schema}.consumer_cursor c where c.group_name = $1 and c.topic = i.topic
+            and c.partition = i.partition and i.record_offset >= c.next_offset and i.record_offset < c.stored_to)`,
+    );
+    // What lies at the places or beyond is read from the log, or the inbox.
     const parked = await insert(
       `insert into ${locked.schema}.parked_message (group_name, ${PARKED})
         select $2, ${PARKED} from ${locked.schema}.parked_message p where group_name = $1 and record_offset < (

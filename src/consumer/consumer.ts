@@ -10,7 +10,8 @@ import { Attempts } from './attempt.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
 import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
-import { Fetcher } from './fetcher.ts';
+import { Fetcher, type FetchLimits } from './fetcher.ts';
+import type { LogRecord } from '../broker/record.ts';
 import type { TakenPartition } from './group-tables.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
 import { HandlerTransactions } from './handler-transaction.ts';
@@ -24,6 +25,7 @@ import {
   type HandlerOptions,
 } from './handlers.ts';
 import { EndWatch } from './end-watch.ts';
+import { Inbox } from './inbox.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
 import {
@@ -69,6 +71,8 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
   readonly prefetched: number;
+  /** Records of its partitions that are in the inbox and not handled. What was stored together counts until all of it is. */
+  readonly stored: number;
   /** Offsets that were passed over, since retention had removed what was there: see `onOutOfRange`. */
   readonly lost: number;
   /** How long attempts took, for each topic that had one. */
@@ -191,13 +195,10 @@ class GroupConsumer implements Consumer<never> {
       prefetched: [...partitions, ...(this.#parts?.work?.ranges ?? [])].reduce((sum, { records }) => sum + records, 0),
       circuit: this.#parts?.dispatcher.circuit,
       limited: this.#parts?.dispatcher.limited ?? 0,
-      lost: this.#parts?.fetcher.lost ?? 0,
+      stored: partitions.reduce((sum, { inbox }) => sum + inbox.records, 0),
+      lost: (this.#parts?.fetcher.lost ?? 0) + (this.#parts?.inbox.lost ?? 0),
       attemptDurations: this.#parts?.dispatcher.durations.read() ?? [],
-      problem:
-        this.#parts?.membership.problem ??
-        this.#parts?.feeder.problem ??
-        this.#parts?.fetcher.problem ??
-        this.#parts?.ends.problem,
+      problem: problemOf(this.#parts),
     };
   }
 
@@ -257,6 +258,7 @@ class GroupConsumer implements Consumer<never> {
     this.#sweep = setInterval(() => void removeEphemeralGroups(this.#settings), SWEEP_MS);
     parts.feeder.start();
     parts.fetcher.start();
+    parts.inbox.start();
     if (parts.work !== undefined) parts.ends.start();
     this.#state = 'running';
   }
@@ -283,8 +285,7 @@ class GroupConsumer implements Consumer<never> {
     clearInterval(this.#sweep);
     for (const partition of this.#all()) this.#wind(partition);
     const feeding = parts.feeder.stop();
-    await parts.fetcher.stop();
-    await parts.ends.stop();
+    await Promise.all([parts.fetcher.stop(), parts.inbox.stop(), parts.ends.stop()]);
     parts.membership.retire();
     await this.#drain(parts);
     await feeding;
@@ -331,11 +332,8 @@ class GroupConsumer implements Consumer<never> {
         revoked: (partition) => this.#revoke(partition),
         released: (partition) => this.#forget(partition, 'released'),
         lost: (partition, isMoved) => this.#lose(partition, isMoved),
-        topicsChanged: () => {
-          this.#parts?.fetcher.reassigned();
-          this.#parts?.ends.changed();
-        },
-        reachExtended: () => this.#parts?.fetcher.reassigned(),
+        topicsChanged: () => this.#readAnew(),
+        reachExtended: () => this.#readAnew(),
         parkedChanged: () => this.#parts?.feeder.changed(),
         dueAfter: (ms) => this.#parts?.feeder.expect(ms),
       },
@@ -380,33 +378,44 @@ class GroupConsumer implements Consumer<never> {
     );
     const feeder: ParkedFeeder = new ParkedFeeder(settings, messages, transactions, {
       partitions: () => [...this.#partitions].filter(({ state }) => state === 'owned'),
-      loaded: () => {
-        this.#parts?.fetcher.reassigned();
-        this.#parts?.ends.changed();
-      },
+      loaded: () => this.#readAnew(),
       look: (partition, target) => dispatcher.look(partition, target),
     });
-    const isReadable = ({ state, topic, parked }: AssignedPartition): boolean =>
-      state === 'owned' && parked.isLoaded && watch.exists(topic);
-    const fetcher =
+    const owned = (): AssignedPartition[] => [...this.#partitions].filter(({ state }) => state === 'owned');
+    const mayBegin = ({ parked, isAtReach }: AssignedPartition): boolean => parked.isLoaded && !isAtReach;
+    const accept = (partition: AssignedPartition, records: readonly LogRecord[]): void => {
+      dispatcher.accept(partition, records);
+      if (partition.isNearReach) membership.wake();
+    };
+    const inbox: Inbox = new Inbox(settings, transactions, {
+      partitions: () => (work === undefined ? owned() : []), // a work queue reads ranges of the log
+      mayBegin,
+      exists: (topic) => watch.exists(topic),
+      accept,
+      ready: () => fetcher.reassigned(),
+      lost: (partition) => this.#lose(partition),
+    });
+    const fetcher: PartitionFetcher =
       work === undefined
-        ? new Fetcher(
-            settings,
-            () => [...this.#partitions].filter((partition) => !partition.isAtReach && isReadable(partition)),
-            (partition, records) => {
-              dispatcher.accept(partition, records);
-              if (partition.isNearReach) membership.wake();
-            },
-          )
+        ? new Fetcher<AssignedPartition>(settings, {
+            aim: 'fetch from the log',
+            partitions: () =>
+              owned().filter((each) => mayBegin(each) && inbox.isPassed(each) && watch.exists(each.topic)),
+            fetch: (partitions, limits) => fetchFrom(settings, partitions, limits),
+            accept,
+          })
         : rangeFetcher(settings, work, dispatcher, () => membership.wake());
     const ends: EndWatch = new EndWatch(settings, {
       partitions: () =>
-        [...this.#partitions].filter(
-          (partition) => isReadable(partition) && (work?.backlogOf(partition) ?? 0n) < MOST_KNOWN_BACKLOG,
+        owned().filter(
+          (partition) =>
+            partition.parked.isLoaded &&
+            watch.exists(partition.topic) &&
+            (work?.backlogOf(partition) ?? 0n) < MOST_KNOWN_BACKLOG,
         ),
       learned: () => membership.wake(),
     });
-    return { membership, transactions, dispatcher, fetcher, feeder, work, ends };
+    return { membership, transactions, dispatcher, fetcher, inbox, feeder, work, ends };
   }
 
   #workQueue(ends: () => ReadonlyMap<string, bigint>): WorkQueue {
@@ -432,6 +441,13 @@ class GroupConsumer implements Consumer<never> {
   #take(taken: TakenPartition, origin: Origin): void {
     this.#partitions.add(new AssignedPartition(taken, origin, this.#settings.concurrency));
     this.#parts?.feeder.taken();
+    this.#parts?.inbox.taken();
+  }
+
+  #readAnew(): void {
+    this.#parts?.fetcher.reassigned();
+    this.#parts?.inbox.reassigned();
+    this.#parts?.ends.changed();
   }
 
   #revoke(partition: AssignedPartition): void {
@@ -467,7 +483,10 @@ class GroupConsumer implements Consumer<never> {
     const wants = partition instanceof WorkRange ? this.#parts?.work?.wantsSync(partition) : partition.drained;
     if (wants === true) this.#parts?.membership.wake();
     if (partition instanceof WorkRange) this.#parts?.fetcher.resume();
-    else if (!partition.drained) this.#parts?.fetcher.freed(partition);
+    else if (!partition.drained) {
+      this.#parts?.fetcher.freed(partition);
+      this.#parts?.inbox.freed(partition);
+    }
   }
 
   #lose(partition: AssignedPartition, isMoved = false): void {
@@ -517,7 +536,7 @@ class GroupConsumer implements Consumer<never> {
 }
 
 /** What is asked of whatever reads. */
-type PartitionFetcher = Pick<Fetcher, 'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'>;
+type PartitionFetcher = Pick<Fetcher<AssignedPartition>, 'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'>;
 
 /** What a consumer is made of once it starts. */
 interface Parts {
@@ -525,6 +544,7 @@ interface Parts {
   readonly transactions: HandlerTransactions;
   readonly dispatcher: Dispatcher;
   readonly fetcher: PartitionFetcher;
+  readonly inbox: Inbox;
   readonly feeder: ParkedFeeder;
   /** Of a work queue. */
   readonly work: WorkQueue | undefined;
@@ -542,17 +562,35 @@ function rangeFetcher(
   dispatcher: Dispatcher,
   wake: () => void,
 ): Fetcher<WorkRange> {
-  return new Fetcher<WorkRange>(
-    settings,
-    () => work.ranges.filter((range) => range.state === 'owned' && !range.isFetched),
-    (range, records) => {
+  return new Fetcher<WorkRange>(settings, {
+    aim: 'fetch from the log',
+    partitions: () => work.ranges.filter((range) => range.state === 'owned' && !range.isFetched),
+    fetch: (ranges, limits) => fetchFrom(settings, ranges, limits),
+    accept: (range, records) => {
       const inRange = records.filter(({ offset }) => offset < range.to);
       dispatcher.accept(range, inRange);
       if (inRange.length < records.length) range.skipTo(range.to); // compaction has left the rest out
       if (work.wantsSync(range)) wake();
     },
-    planRangeFetch,
+    plan: planRangeFetch,
+  });
+}
+
+function fetchFrom(
+  { log }: ConsumerSettings,
+  partitions: readonly AssignedPartition[],
+  limits: FetchLimits,
+): Promise<LogRecord[]> {
+  return log.fetch(
+    partitions.map(({ fetchPosition }) => fetchPosition),
+    limits,
   );
+}
+
+function problemOf(parts: Parts | undefined): string | undefined {
+  if (parts === undefined) return undefined;
+  const { membership, feeder, fetcher, inbox, ends } = parts;
+  return membership.problem ?? feeder.problem ?? fetcher.problem ?? inbox.problem ?? ends.problem;
 }
 
 function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {

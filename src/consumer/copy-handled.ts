@@ -23,7 +23,7 @@ const CHUNK = { maxRecords: 5_000, maxBytes: 16_000_000 };
 
 /**
  * Copies, inside the transaction of `client`, the rows that say "handled" from one group to another: those of records between
- * each place and what owners may have begun, or had begun before the place was moved back. Those are named by the log. What was
+ * each place and what owners may have begun, or had begun before the place was moved back. Those are named by the inbox and by the log. What was
  * handled in former generations, and so would be a replay, is so afterwards too. Returns how many of the present one there were.
  */
 export async function copyHandled(client: pg.PoolClient, log: Log, copy: HandledCopy): Promise<number> {
@@ -34,9 +34,22 @@ export async function copyHandled(client: pg.PoolClient, log: Log, copy: Handled
   );
   let handled = 0;
   for (const window of rows) {
+    const stored = await storedIds(client, copy, window);
+    if (stored.length > 0) handled += await copyRows(client, copy, window, stored);
     for await (const ids of idsIn(log, window)) handled += await copyRows(client, copy, window, ids);
   }
   return handled;
+}
+
+/** The message ids of the records there that are in the inbox: the log may not have them any more. */
+async function storedIds(client: pg.PoolClient, { schema, from }: HandledCopy, window: Window): Promise<string[]> {
+  const { topic, partition, next_offset, until } = window;
+  const { rows } = await client.query<{ message_id: string }>(
+    `select message_id from ${schema}.inbox where group_name = $1 and topic = $2 and partition = $3
+      and record_offset >= $4 and record_offset < $5`,
+    [from, topic, partition, next_offset, until],
+  );
+  return rows.map(({ message_id }) => message_id);
 }
 
 /** The message ids of the records there. A record that cannot be read yet can not have been handled either. */

@@ -215,6 +215,7 @@ class Cutover {
         generation,
       ]);
       await moveRows(client, schema, 'suspect_attempt', undefined, [from, to, generation]);
+      await client.query(`update ${schema}.inbox set group_name = $2 where group_name = $1`, [from, to]);
       // Those whose owner died keep its name: the next one has reason to look what it died of. Epochs go on rising.
       const places = await client.query(
         `update ${schema}.consumer_cursor c set group_name = $2, generation = $3, epoch = c.epoch + 1, wanted = null,

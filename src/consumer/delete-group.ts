@@ -23,10 +23,12 @@ export interface DeletedGroup {
   readonly processed: number;
   /** Messages that were set aside. */
   readonly parked: number;
+  /** Messages in its inbox. */
+  readonly stored: number;
 }
 
 /**
- * Forgets a group: its places, what it has handled, and what was set aside. A group of the same name begins anew. Reads all of
+ * Forgets a group: its places, what it has handled, and what was stored or set aside. A group of the same name begins anew. Reads all of
  * `processed_message`, so it takes its time where that is large. Needs the rights of the tables' owner.
  *
  * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: members are there, static ones that are away counted; `NOT_MIGRATED`.
@@ -44,13 +46,14 @@ export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedG
       return rowCount ?? 0;
     };
     await remove('suspect_attempt', 'group_name');
+    const stored = await remove('inbox', 'group_name');
     const parked = await remove('parked_message', 'group_name');
     const processed = await remove('processed_message', 'consumer');
     await remove('processed_late', 'consumer');
     await remove('processed_stray', 'consumer');
     const places = await remove('consumer_cursor', 'group_name');
     await remove('consumer_group', 'name');
-    return { members: members.length, places, processed, parked };
+    return { members: members.length, places, processed, parked, stored };
   });
 }
 

@@ -3,42 +3,77 @@ import { isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal, pause } from '../base/signal.ts';
 import type { LogRecord } from '../broker/record.ts';
 import { isTransient } from '../postgres/sqlstate.ts';
-import type { AssignedPartition } from './assigned-partition.ts';
 import type { ConsumerSettings } from './options.ts';
 import { Halts } from './halts.ts';
-import { elsewhere } from './origin.ts';
-import { hasRoom, planFetch, type FetchPlan, type FetchPlanner } from './prefetch.ts';
+import { elsewhere, type Origin } from './origin.ts';
+import {
+  hasRoom,
+  planFetch,
+  type FetchPlan,
+  type FetchPlanner,
+  type PrefetchLimits,
+  type PrefetchPartition,
+} from './prefetch.ts';
 import { partitionName } from './sync-plan.ts';
 
 type FetcherSettings = Pick<ConsumerSettings, 'log' | 'group' | 'memberId' | 'prefetch' | 'onOutOfRange' | 'logger'>;
 
+/** A partition as it is fetched. */
+export interface FetchedPartition extends PrefetchPartition {
+  readonly topic: string;
+  readonly partition: number;
+  readonly origin: Origin;
+  /** Only what is `owned` is fetched. */
+  readonly state: string;
+  /** Goes on at an offset further on. */
+  skipTo(offset: bigint): void;
+}
+
+/** The bounds of one fetch, all partitions together. */
+export interface FetchLimits {
+  readonly maxRecords: number;
+  readonly maxBytes: number;
+  readonly maxWaitMs: number;
+  readonly signal: AbortSignal;
+}
+
+/** What is fetched, from where, and for whom. */
+export interface FetchWork<P extends FetchedPartition> {
+  /** Completes "Could not …", for operators. */
+  readonly aim: string;
+  /** Those that can be fetched now. */
+  partitions(): readonly P[];
+  /** Records of the partitions, in order within each. */
+  fetch(partitions: readonly P[], limits: FetchLimits): Promise<LogRecord[]>;
+  /** Gets records of one partition, in order. What it throws is as if the fetch had failed. */
+  accept(partition: P, records: readonly LogRecord[]): void | Promise<void>;
+  /** How much one fetch may bring, however much there is room for. */
+  readonly most?: PrefetchLimits;
+  /** A partition cannot be given. */
+  halted?(partition: P): void;
+  /** Decides how much to fetch of which. @defaultValue {@link planFetch} */
+  readonly plan?: FetchPlanner<P>;
+}
+
 /** Fetches all partitions of this member together, never more than there is room for. */
-export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
+export class Fetcher<P extends FetchedPartition> {
   readonly #settings: FetcherSettings;
-  readonly #partitions: () => readonly Partition[];
-  readonly #accept: (partition: Partition, records: readonly LogRecord[]) => void;
+  readonly #work: FetchWork<P>;
   readonly #stopped = new AbortController();
   readonly #changed = new Signal();
   #loop: Promise<void> = Promise.resolve();
-  readonly #plan: FetchPlanner<Partition>;
+  readonly #plan: FetchPlanner<P>;
   #count = 0;
-  #asked: ReadonlySet<Partition> = new Set();
+  #asked: ReadonlySet<P> = new Set();
   #fetch = new AbortController();
-  readonly #halts = new Halts<Partition>(() => this.reassigned());
+  readonly #halts = new Halts<P>(() => this.reassigned());
   #problem: string | undefined;
   #lost = 0;
 
-  /** `partitions` says which can be fetched now; `accept` gets records of one partition, in order; `plan` decides how much to fetch. */
-  constructor(
-    settings: FetcherSettings,
-    partitions: () => readonly Partition[],
-    accept: (partition: Partition, records: readonly LogRecord[]) => void,
-    plan: FetchPlanner<Partition> = planFetch,
-  ) {
-    this.#plan = plan;
+  constructor(settings: FetcherSettings, work: FetchWork<P>) {
+    this.#plan = work.plan ?? planFetch;
     this.#settings = settings;
-    this.#partitions = partitions;
-    this.#accept = accept;
+    this.#work = work;
   }
 
   /** What keeps records from being fetched, while something does. */
@@ -62,7 +97,7 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
   }
 
   /** A partition may have room again. */
-  freed(partition: Partition): void {
+  freed(partition: P): void {
     if (this.#asked.has(partition) || partition.state !== 'owned') return;
     if (hasRoom(partition, this.#settings.prefetch, this.#count)) this.reassigned();
   }
@@ -96,7 +131,7 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
 
   async #step(turn: number, stopped: AbortSignal): Promise<void> {
     this.#fetch = new AbortController();
-    const assigned = this.#partitions();
+    const assigned = this.#work.partitions();
     this.#halts.retain(assigned);
     const partitions = assigned.filter((partition) => !this.#halts.holds(partition));
     this.#count = partitions.length;
@@ -109,17 +144,17 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
     this.#assertSameLog(plan);
     const records = await this.#fetchPlan(plan);
     this.#assertSameLog(plan);
-    if (!stopped.aborted) this.#deliver(plan, records);
+    if (!stopped.aborted) await this.#deliver(plan, records);
   }
 
   /** Offsets mean something only in the log in which they were given. */
-  #assertSameLog({ partitions }: FetchPlan<Partition>): void {
+  #assertSameLog({ partitions }: FetchPlan<P>): void {
     const { cluster } = this.#settings.log;
     if (partitions.some((partition) => partition.state === 'owned' && partition.origin.log !== cluster))
       throw elsewhere();
   }
 
-  async #fetchPlan(plan: FetchPlan<Partition>): Promise<LogRecord[]> {
+  async #fetchPlan(plan: FetchPlan<P>): Promise<LogRecord[]> {
     try {
       const records = await this.#fetchOf(plan, plan.partitions, plan.maxWaitMs);
       for (const partition of plan.partitions) this.#halts.clear(partition);
@@ -131,7 +166,7 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
   }
 
   /** Finds out which partitions the log cannot give, so that the others need not wait for them. */
-  async #fetchEach(plan: FetchPlan<Partition>): Promise<LogRecord[]> {
+  async #fetchEach(plan: FetchPlan<P>): Promise<LogRecord[]> {
     const found: LogRecord[] = [];
     for (const partition of plan.partitions) {
       try {
@@ -141,13 +176,14 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
         if (isTransient(error)) throw error;
         if (isTailraceError(error, 'OFFSET_OUT_OF_RANGE') && (await this.#hasJumped(partition))) continue;
         this.#reportHalt(partition, error, this.#halts.halt(partition, error));
+        this.#work.halted?.(partition);
       }
     }
     return found;
   }
 
   /** Goes on behind what retention has removed, if the options say so. A place beyond the end is another matter: it halts. */
-  async #hasJumped(partition: Partition): Promise<boolean> {
+  async #hasJumped(partition: P): Promise<boolean> {
     const { log, group, memberId, onOutOfRange, logger } = this.#settings;
     const { topic, fetchPosition } = partition;
     if (onOutOfRange === 'stop') return false;
@@ -165,32 +201,31 @@ export class Fetcher<Partition extends AssignedPartition = AssignedPartition> {
     return true;
   }
 
-  #fetchOf(
-    { maxRecords, maxBytes }: FetchPlan<Partition>,
-    partitions: readonly Partition[],
-    maxWaitMs: number,
-  ): Promise<LogRecord[]> {
-    return this.#settings.log.fetch(
-      partitions.map((partition) => partition.fetchPosition),
-      { maxRecords, maxBytes, maxWaitMs, signal: this.#fetch.signal },
-    );
+  #fetchOf({ maxRecords, maxBytes }: FetchPlan<P>, partitions: readonly P[], maxWaitMs: number): Promise<LogRecord[]> {
+    const { most = { records: maxRecords, bytes: maxBytes } } = this.#work;
+    return this.#work.fetch(partitions, {
+      maxRecords: Math.min(maxRecords, most.records),
+      maxBytes: Math.min(maxBytes, most.bytes),
+      maxWaitMs,
+      signal: this.#fetch.signal,
+    });
   }
 
-  #deliver(plan: FetchPlan<Partition>, records: readonly LogRecord[]): void {
+  async #deliver(plan: FetchPlan<P>, records: readonly LogRecord[]): Promise<void> {
     const byName = new Map(plan.partitions.map((partition) => [partitionName(partition), partition]));
     for (const [name, ofPartition] of Map.groupBy(records, partitionName)) {
       const partition = byName.get(name);
-      if (partition?.state === 'owned') this.#accept(partition, ofPartition);
+      if (partition?.state === 'owned') await this.#work.accept(partition, ofPartition);
     }
   }
 
   #report(error: unknown, failures: number): void {
     this.#problem = messageOf(error);
     const { group, memberId, logger } = this.#settings;
-    logger.warn({ group, memberId, error: this.#problem, failures }, 'Could not fetch from the log; trying again');
+    logger.warn({ group, memberId, error: this.#problem, failures }, `Could not ${this.#work.aim}; trying again`);
   }
 
-  #reportHalt({ topic, partition, fetchPosition }: Partition, error: unknown, failures: number): void {
+  #reportHalt({ topic, partition, fetchPosition }: P, error: unknown, failures: number): void {
     const { group, memberId, logger } = this.#settings;
     const offset = fetchPosition.offset.toString();
     logger.error(

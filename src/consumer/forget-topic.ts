@@ -13,7 +13,7 @@ export interface ForgottenTopic {
 }
 
 /**
- * Lets all groups of a database forget a topic, in the transaction of `client`: their places in it, and what was set aside. What
+ * Lets all groups of a database forget a topic, in the transaction of `client`: their places in it, and what was stored or set aside. What
  * their members have under way there cannot commit any more. Needs the rights of the tables' owner. Throws what Postgres
  * throws.
  *
@@ -42,6 +42,7 @@ export async function forgetTopic(
   );
   await client.query(`delete from ${schema}.suspect_attempt where topic = $1`, [topic]);
   const parked = await client.query(`delete from ${schema}.parked_message where topic = $1`, [topic]);
+  await client.query(`delete from ${schema}.inbox where topic = $1`, [topic]);
   await client.query(`delete from ${schema}.consumer_cursor where topic = $1`, [topic]);
   for (const group of groups) {
     await client.query('select pg_notify($1, $2)', [GROUP_CHANNEL, JSON.stringify({ group, members: ALL_MEMBERS })]);

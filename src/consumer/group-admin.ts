@@ -20,6 +20,14 @@ export interface GroupInDatabase extends GroupsPlace {
   readonly group: string;
 }
 
+/** A group's place in a partition, and the records that it has stored: from `storedFrom` on and below `storedTo`. */
+export interface StoredPlace {
+  readonly partition: number;
+  readonly nextOffset: bigint;
+  readonly storedFrom: bigint;
+  readonly storedTo: bigint;
+}
+
 /** A move of a group's place in a partition, and where the partition ends. */
 export interface MoveInPartition {
   readonly partition: number;
@@ -144,13 +152,32 @@ export class LockedGroup {
   }
 
   /** Where the group is in a topic, or in one partition of it. */
-  async placesIn(topic: string, partition?: number): Promise<{ partition: number; nextOffset: bigint }[]> {
-    const { rows } = await this.client.query<{ partition: number; next_offset: string }>(
-      `select partition, next_offset::text from ${this.schema}.consumer_cursor
+  async placesIn(topic: string, partition?: number): Promise<StoredPlace[]> {
+    const { rows } = await this.client.query<{
+      partition: number;
+      next_offset: string;
+      stored_from: string;
+      stored_to: string;
+    }>(
+      `select partition, next_offset::text, stored_from::text, stored_to::text from ${this.schema}.consumer_cursor
         where group_name = $1 and topic = $2 and partition = coalesce($3, partition) order by partition`,
       [this.group, topic, partition ?? null],
     );
-    return rows.map(({ partition: at, next_offset }) => ({ partition: at, nextOffset: BigInt(next_offset) }));
+    return rows.map(({ partition: at, next_offset, stored_from, stored_to }) => ({
+      partition: at,
+      nextOffset: BigInt(next_offset),
+      storedFrom: BigInt(stored_from),
+      storedTo: BigInt(stored_to),
+    }));
+  }
+
+  /** Waits for commits of partitions that have begun, and lets no other begin before this transaction ends. */
+  async awaitCommits(topic: string, partitions: readonly { readonly partition: number }[]): Promise<void> {
+    await this.client.query(
+      `select pg_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || $2 || '/' || partition))
+        from unnest($3::int[]) partition`,
+      [this.group, topic, partitions.map(({ partition }) => partition)],
+    );
   }
 
   /**
@@ -158,12 +185,8 @@ export class LockedGroup {
    * have begun.
    */
   async fence(topic: string, partitions: readonly { readonly partition: number }[]): Promise<void> {
+    await this.awaitCommits(topic, partitions);
     const values = [this.group, topic, partitions.map(({ partition }) => partition)];
-    await this.client.query(
-      `select pg_advisory_xact_lock(hashtext('tailrace_assignment'), hashtext($1 || '/' || $2 || '/' || partition))
-        from unnest($3::int[]) partition`,
-      values,
-    );
     const ranges = `from ${this.schema}.work_range where group_name = $1 and topic = $2 and partition = any($3::int[])`;
     await this.client.query(
       `select pg_advisory_xact_lock(hashtext('tailrace_range'), hashtext(lease::text)) ${ranges}`,
@@ -180,7 +203,8 @@ export class LockedGroup {
   /**
    * Moves places. Those that move back over records begin a new generation, in which these are handled again. A place beyond
    * the end is that of a log which lost its end, as after a failover: moved back to the end, it keeps its generation, so that
-   * messages which come again, at other offsets, are known as handled; and nothing behind the end is a replay.
+   * messages which come again, at other offsets, are known as handled; and nothing behind the end is a replay. What is stored
+   * stays where the new place is in it.
    */
   async move(topic: string, moves: readonly MoveInPartition[]): Promise<void> {
     if (moves.some(isOverRecords)) {
@@ -195,7 +219,10 @@ export class LockedGroup {
           replay_except = case when v.over_records then array(
             select record_offset from ${this.schema}.parked_message p where p.group_name = $1 and p.topic = $2 and p.partition = c.partition
             union select o from unnest(c.replay_except) o where o >= c.next_offset) else c.replay_except end,
-          replay_until = least(case when v.over_records then v.ending else c.replay_until end, v.ending)
+          replay_until = least(case when v.over_records then greatest(c.replay_until, v.ending, c.stored_to) else c.replay_until end,
+            greatest(v.ending, c.stored_to)),
+          stored_from = case when v.place between c.stored_from and c.stored_to then c.stored_from else v.place end,
+          stored_to = case when v.place between c.stored_from and c.stored_to then c.stored_to else v.place end
         from unnest($3::int[], $4::bigint[], $5::bigint[], $6::boolean[]) v (partition, place, ending, over_records),
           ${this.schema}.consumer_group g
         where g.name = $1 and c.group_name = $1 and c.topic = $2 and c.partition = v.partition`,
@@ -207,6 +234,12 @@ export class LockedGroup {
         moves.map(({ end }) => end.toString()),
         moves.map(isOverRecords),
       ],
+    );
+    await this.client.query(
+      `delete from ${this.schema}.inbox i using ${this.schema}.consumer_cursor c
+        where c.group_name = $1 and c.topic = $2 and c.partition = any($3::int[]) and i.group_name = $1 and i.topic = $2
+          and i.partition = c.partition and (i.record_offset < c.stored_from or i.record_offset >= c.stored_to)`,
+      [this.group, topic, moves.map(({ partition }) => partition)],
     );
   }
 }

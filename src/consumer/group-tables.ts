@@ -12,7 +12,7 @@ export const GROUP_CHANNEL = 'tailrace_consumer';
 export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
-export const GROUPS_MIGRATION = 14;
+export const GROUPS_MIGRATION = 15;
 
 /** What the group's row says to its members. */
 export interface GroupState {
@@ -69,6 +69,8 @@ export interface TakenPartition extends PlaceInPartition {
   readonly replayExcept: readonly bigint[];
   /** Records from here on were not. */
   readonly replayUntil: bigint;
+  /** Where the records end that are in the inbox. At `nextOffset` or before it: there are none. */
+  readonly storedTo: bigint;
 }
 
 /** How far a partition is finished, by the owner of an epoch. */
@@ -96,6 +98,7 @@ interface TakenText extends Pick<CursorText, 'topic' | 'partition' | 'next_offse
   replay_until: string;
   replay_except: string[];
   suspect_below: string;
+  stored_to: string;
 }
 
 /** After how many a range, or a partition, is suspicious: so many owners have to leave a partition without a word, each within so long after the one before. */
@@ -338,7 +341,7 @@ export class GroupTables {
            where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition) former
        where c.group_name = $1 and c.topic = v.topic and c.partition = v.partition
        returning c.topic, c.partition, c.next_offset::text, c.epoch::text, c.generation, c.replay_below::text,
-         c.replay_until::text, c.replay_except::text[],
+         c.replay_until::text, c.replay_except::text[], c.stored_to::text,
          (case when former.abandonments >= ${SUSPICIOUS_ABANDONMENTS}
              and c.abandoned_at > clock_timestamp() - interval '${ABANDONMENTS_WITHIN}' then former.reach else 0 end)::text
            as suspect_below`,
@@ -361,6 +364,7 @@ export class GroupTables {
         replay_until,
         replay_except,
         suspect_below,
+        stored_to,
       }) => ({
         topic,
         partition,
@@ -372,6 +376,7 @@ export class GroupTables {
         replayBelow: BigInt(replay_below),
         replayUntil: BigInt(replay_until),
         replayExcept: replay_except.map(BigInt),
+        storedTo: BigInt(stored_to),
       }),
     );
   }

@@ -8,7 +8,7 @@ import type { AssignedPartition } from './assigned-partition.ts';
 import { AbandonedHandler } from './handler-call.ts';
 import { lendClient } from './lent-client.ts';
 import { elsewhere } from './origin.ts';
-import type { ConsumerSettings, DeliveryMode } from './options.ts';
+import type { ConsumerSettings } from './options.ts';
 import { RoundTrips, type Statement, type TextRows } from './round-trip.ts';
 
 /** Raised by `assert_assignment` and `assert_range`: another member owns the partition now. */
@@ -91,7 +91,7 @@ const IDLE_SQL = `select set_config('idle_in_transaction_session_timeout', $1::t
  * Answers the ids that are new. What is claimed before its handler is called has to outlive a crash of the server, whatever
  * the database does with other commits.
  */
-function claimSql(schema: string, delivery: DeliveryMode): string {
+function claimSql(schema: string, delivery: ConsumerSettings['delivery']): string {
   const durable = `, set_config('synchronous_commit', case current_setting('synchronous_commit')
       when 'off' then 'on' else current_setting('synchronous_commit') end, true) durable`;
   return `insert into ${schema}.processed_message (message_id, consumer, generation)

@@ -6,6 +6,7 @@ import { TailraceError, isTailraceError, messageOf } from '../base/errors.ts';
 import { Signal } from '../base/signal.ts';
 import { readCluster } from '../postgres/cluster.ts';
 import type { AssignorMember } from './assignor.ts';
+import { isTransient } from '../postgres/sqlstate.ts';
 import { addedAmong, heldUp } from './added-partitions.ts';
 import { GroupSession } from './group-session.ts';
 import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartition } from './group-tables.ts';
@@ -74,6 +75,7 @@ type MembershipSettings = Pick<
   | 'leaseMs'
   | 'heartbeatMs'
   | 'cursorIntervalMs'
+  | 'inbox'
   | 'logger'
 >;
 
@@ -143,7 +145,7 @@ export class Membership<H extends ProgressingHolding> {
   async start(): Promise<void> {
     try {
       await this.#inTime((session) => session.assertUsable(this.#settings));
-      await this.#watch.ask(true);
+      await this.#askLog();
       await this.#inTime((session) => this.#sync(session));
     } catch (error) {
       this.#closeSession();
@@ -151,6 +153,20 @@ export class Membership<H extends ProgressingHolding> {
       throw error;
     }
     this.#loop = this.#run();
+  }
+
+  /** What is stored can be handled without the log: it is asked again with each heartbeat. */
+  async #askLog(): Promise<void> {
+    try {
+      await this.#watch.ask(true);
+    } catch (error) {
+      const { inbox, group, memberId, logger } = this.#settings;
+      if (inbox === undefined || !isTransient(error)) throw error;
+      logger.warn(
+        { group, memberId, error: messageOf(error) },
+        'The log does not answer: only what is stored is handled',
+      );
+    }
   }
 
   /** Lets the next heartbeat come at once. */

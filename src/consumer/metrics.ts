@@ -68,6 +68,11 @@ const GAUGES: readonly (readonly [name: string, help: string, read: (status: Con
     (status) => [[ofGroup(status), status.prefetched]],
   ],
   [
+    'tailrace_consumer_inbox_messages',
+    'Messages of the partitions that this process has, stored in the inbox and not handled.',
+    (status) => [[ofGroup(status), status.stored]],
+  ],
+  [
     'tailrace_consumer_limited_messages',
     'Messages or batches in memory that wait for a limit.',
     (status) => [[ofGroup(status), status.limited]],

@@ -104,9 +104,21 @@ export interface ConsumerOptions {
   readonly onUnhandledType?: 'ignore' | 'park';
   /**
    * `'effectively-once'`: a handler's effect in this database, and the row that says that it was made, are one transaction.
-   * {@link PlainConsumerOptions} has the others. @defaultValue 'effectively-once'
+   * `'store-first'`: the same, of records that were stored in this database before: each is received from the log, stored in
+   * the group's inbox, and handled from there. What is stored does not need the log any more, neither its retention nor that
+   * it is there. {@link PlainConsumerOptions} has the others. @defaultValue 'effectively-once'
    */
-  readonly delivery?: 'effectively-once';
+  readonly delivery?: 'effectively-once' | 'store-first';
+  /**
+   * With `delivery: 'store-first'`: about how much of this member's partitions may be stored and not handled, all together. What
+   * is more stays in the log.
+   */
+  readonly inbox?: {
+    /** @defaultValue 100_000 */
+    readonly maxRecords?: number;
+    /** @defaultValue 256_000_000 */
+    readonly maxBytes?: number;
+  };
   /**
    * Sets options together that are not given themselves. `'throughput'`: `concurrency` 32, `prefetch` 20,000 records and
    * 128 MB, `cursorIntervalMs` 5,000, batches of 2,000. `'latency'`: `concurrency` 32, `prefetch` 500 records and 8 MB, batches
@@ -201,7 +213,7 @@ export interface ConsumerOptions {
 }
 
 /** A consumer whose handlers have no transaction: `database` holds what the group knows, and dead letters. */
-export interface PlainConsumerOptions extends Omit<ConsumerOptions, 'delivery'> {
+export interface PlainConsumerOptions extends Omit<ConsumerOptions, 'delivery' | 'inbox'> {
   /**
    * `'at-least-once'`: nothing is written for a message, and the group's place is stored after it; after a crash, messages
    * come again. `'at-most-once'`: each message is durably said to be handled before its handler is called, so it never comes
@@ -215,7 +227,10 @@ export interface PlainConsumerOptions extends Omit<ConsumerOptions, 'delivery'> 
  * the consumer and goes with it: when it stops, and when its process is gone, once its lease has run out. As long as it runs,
  * messages are delivered at least once, also after its process was asleep for longer than the lease.
  */
-export interface EphemeralConsumerOptions extends Omit<ConsumerOptions, 'delivery' | 'staticLeaseMs' | 'canary'> {
+export interface EphemeralConsumerOptions extends Omit<
+  ConsumerOptions,
+  'delivery' | 'inbox' | 'staticLeaseMs' | 'canary'
+> {
   readonly ephemeral: true;
   /** The group's name is this, `@`, and the `memberId`: 1 to 200 characters together. */
   readonly group: string;
@@ -258,7 +273,10 @@ export interface ConsumerSettings {
   readonly dedupeWindowMs: number | false;
   readonly prefetch: { readonly records: number; readonly bytes: number };
   readonly handlerIdleMs: number;
-  readonly delivery: DeliveryMode;
+  /** How handlers are called. What is stored first is then handled effectively once. */
+  readonly delivery: Exclude<DeliveryMode, 'store-first'>;
+  /** How much may be stored; `undefined`: records are handled as they come from the log. */
+  readonly inbox: { readonly maxRecords: number; readonly maxBytes: number } | undefined;
   readonly mode: ConsumerMode;
   readonly maxHandlerMs: number | false;
   readonly circuitBreaker: CircuitRules | false;
@@ -306,7 +324,7 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     startFrom: startFrom(options.log, options.startFrom ?? 'earliest'),
     onOutOfRange: oneOf('onOutOfRange', options.onOutOfRange ?? 'stop', ['stop', 'earliest', 'latest']),
     onUnhandledType: oneOf('onUnhandledType', options.onUnhandledType ?? 'ignore', ['ignore', 'park']),
-    delivery: delivery(options),
+    ...delivery(options),
     mode: mode(given),
     concurrency: concurrency(options, preset.concurrency),
     batchRecords: preset.batchRecords,
@@ -338,6 +356,7 @@ function mode(given: AnyConsumerOptions): ConsumerMode {
     throw invalid(`mode is work-queue, and ${option}: ${why}. Leave one of them out.`);
   };
   if ('ephemeral' in given) refuse('the group is ephemeral', 'it has one member');
+  if (given.delivery === 'store-first') refuse('delivery is store-first', 'what is stored belongs to a partition');
   if ('canary' in given && given.canary) refuse('canary is true', 'canaries have a share of the partitions');
   if (given.deadLetters === 'strict') refuse('deadLetters is strict', 'keys have no order there');
   if (given.onOutOfRange === 'latest') refuse('onOutOfRange is latest', 'others are at work behind the gap');
@@ -352,7 +371,7 @@ function withoutEphemeral(given: AnyConsumerOptions): ConsumerOptions | PlainCon
   if (!('ephemeral' in given) || !flag('ephemeral', given.ephemeral)) return given;
   const { delivery: mode = 'at-least-once', ...options } = given;
   oneOf('delivery of an ephemeral group', mode, ['at-least-once']);
-  for (const option of ['staticLeaseMs', 'canary'] as const) {
+  for (const option of ['staticLeaseMs', 'canary', 'inbox'] as const) {
     if (Reflect.get(options, option) === undefined) continue;
     throw invalid(`${option} is given, and the group is ephemeral, which has one member. Leave one of them out.`);
   }
@@ -384,14 +403,25 @@ function staticLeaseMs({
   throw invalid('staticLeaseMs needs a memberId that stays the same when the process starts again. Give it one.');
 }
 
-function delivery({ delivery = 'effectively-once', retries }: ConsumerOptions | PlainConsumerOptions): DeliveryMode {
-  const choices = ['effectively-once', 'at-least-once', 'at-most-once'] as const;
-  if (delivery === 'at-most-once' && retries !== undefined) {
+function delivery(options: ConsumerOptions | PlainConsumerOptions): Pick<ConsumerSettings, 'delivery' | 'inbox'> {
+  const { delivery: mode = 'effectively-once', retries } = options;
+  if (mode === 'at-most-once' && retries !== undefined) {
     throw invalid(
       'delivery is at-most-once, and there are retries, which would be deliveries too. Leave one of them out.',
     );
   }
-  return oneOf('delivery', delivery, choices);
+  const bounds = 'inbox' in options ? options.inbox : undefined;
+  oneOf('delivery', mode, ['effectively-once', 'store-first', 'at-least-once', 'at-most-once']);
+  if (mode === 'store-first') return { delivery: 'effectively-once', inbox: inbox(bounds) };
+  if (bounds === undefined) return { delivery: mode, inbox: undefined };
+  throw invalid(`inbox is given, and delivery is ${mode}, which stores nothing first. Leave one of them out.`);
+}
+
+function inbox({ maxRecords, maxBytes }: NonNullable<ConsumerOptions['inbox']> = {}): ConsumerSettings['inbox'] {
+  return {
+    maxRecords: whole('inbox.maxRecords', maxRecords ?? 100_000, 1),
+    maxBytes: whole('inbox.maxBytes', maxBytes ?? 256_000_000, 1, Number.MAX_SAFE_INTEGER),
+  };
 }
 
 function concurrency(options: ConsumerOptions | PlainConsumerOptions, wish: number): number {
@@ -400,7 +430,7 @@ function concurrency(options: ConsumerOptions | PlainConsumerOptions, wish: numb
   if (most < 1) {
     throw invalid(`database is a pool of ${clients} clients. A consumer needs at least 3: raise the pool's max.`);
   }
-  const hasTransaction = (options.delivery ?? 'effectively-once') === 'effectively-once';
+  const hasTransaction = delivery(options).delivery === 'effectively-once';
   const byDefault = hasTransaction ? Math.min(wish, most) : wish;
   const wanted = whole('concurrency', options.concurrency ?? byDefault, 1);
   if (hasTransaction && wanted > most) {

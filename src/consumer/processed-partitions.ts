@@ -28,6 +28,8 @@ export interface Hold {
   readonly partition: number;
   readonly nextOffset: bigint;
   readonly untilOffset: bigint;
+  /** Records below it may come from the inbox, whatever the log has. */
+  readonly storedTo?: bigint;
 }
 
 type UpkeepSettings = Pick<
@@ -229,25 +231,36 @@ function isBusy(error: unknown): boolean {
   return /^(55P03|40P01)$/.test(sqlStateOf(error) ?? '');
 }
 
+interface HoldText {
+  topic: string;
+  partition: number;
+  next_offset: string;
+  until_offset: string;
+  stored_to: string;
+}
+
 async function readHolds(client: pg.PoolClient, { schema, group }: UpkeepSettings): Promise<Hold[]> {
-  const { rows } = await client.query<{ topic: string; partition: number; next_offset: string; until_offset: string }>(
-    `select h.topic, h.partition, c.next_offset::text, h.until_offset::text
+  const { rows } = await client.query<HoldText>(
+    `select h.topic, h.partition, c.next_offset::text, h.until_offset::text, c.stored_to::text
       from ${schema}.processed_hold h join ${schema}.consumer_cursor c using (group_name, topic, partition)
       where h.group_name = $1 order by h.topic, h.partition`,
     [group],
   );
-  return rows.map(({ topic, partition, next_offset, until_offset }) => ({
+  return rows.map(({ topic, partition, next_offset, until_offset, stored_to }) => ({
     topic,
     partition,
     nextOffset: BigInt(next_offset),
     untilOffset: BigInt(until_offset),
+    storedTo: BigInt(stored_to),
   }));
 }
 
-/** The holds that reach beyond their partition's end, with that end. What the log does not have holds nothing. */
+/** The holds that reach beyond their partition's end, with that end. What neither log nor inbox has holds nothing. */
 export function tightened(holds: readonly Hold[], ends: ReadonlyMap<string, readonly PartitionEnds[]>): Hold[] {
   return holds.flatMap((hold) => {
-    const end = ends.get(hold.topic)?.find(({ partition }) => partition === hold.partition)?.end ?? 0n;
+    const ofLog = ends.get(hold.topic)?.find(({ partition }) => partition === hold.partition)?.end ?? 0n;
+    const { storedTo = 0n } = hold;
+    const end = storedTo > ofLog ? storedTo : ofLog;
     return end < hold.untilOffset ? [{ ...hold, untilOffset: end }] : [];
   });
 }

@@ -1,7 +1,7 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Log, PartitionEnds } from '../broker/log.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
+import { inGroup, type GroupDatabase, type LockedGroup, type StoredPlace } from './group-admin.ts';
 
 /**
  * Where a group is to go on: at an offset, at the first record appended at a time or later, at the first or behind the last
@@ -38,6 +38,9 @@ export interface SeekMove {
 export interface KnownPlace {
   readonly partition: number;
   readonly nextOffset: bigint;
+  /** Records from here on and below `storedTo` are in the inbox, whatever the log has. */
+  readonly storedFrom?: bigint;
+  readonly storedTo?: bigint;
 }
 
 /**
@@ -59,7 +62,7 @@ export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
     // From here on no handler's transaction of these partitions commits, so that the ends are beyond all that was handled.
     if (!dryRun) await locked.fence(topic, known);
     const places = await locked.placesIn(topic, partition);
-    const ends = await endsOf(log, topic);
+    const ends = await endsOf(log, topic, places);
     const moves = planSeek(topic, places, ends, to, await timesOf(log, topic, to));
     if (!dryRun) await move(locked, topic, moves, ends);
     return moves;
@@ -88,8 +91,9 @@ export function planSeek(
   times: ReadonlyMap<number, bigint> = new Map(),
 ): SeekMove[] {
   const byPartition = new Map(ends.map((end) => [end.partition, end]));
-  return places.map(({ partition, nextOffset: from }) => {
-    const { start, end } = byPartition.get(partition) ?? { start: 0n, end: 0n };
+  return places.map((place) => {
+    const { partition, nextOffset: from } = place;
+    const { start, end } = reachOf(place, byPartition.get(partition));
     const to = placeOf(target, { from, start, end, ofTime: times.get(partition) ?? end });
     if (to >= start && to <= end) return { partition, from, to };
     throw new TailraceError(
@@ -99,6 +103,15 @@ export function planSeek(
     );
   });
 }
+
+/** What can be read of a partition: what the log has, and what is stored. */
+function reachOf({ storedFrom = 0n, storedTo = 0n }: KnownPlace, ends: PartitionEnds | undefined): StartAndEnd {
+  const { start, end } = ends ?? { start: storedFrom, end: storedTo };
+  if (storedFrom >= storedTo) return { start, end };
+  return { start: storedFrom < start ? storedFrom : start, end: storedTo > end ? storedTo : end };
+}
+
+type StartAndEnd = Pick<PartitionEnds, 'start' | 'end'>;
 
 interface PlaceFacts {
   readonly from: bigint;
@@ -114,9 +127,9 @@ function placeOf(target: SeekTarget, { from, start, end, ofTime }: PlaceFacts): 
   return 'by' in target ? from + target.by : ofTime;
 }
 
-async function endsOf(log: Log, topic: string): Promise<PartitionEnds[]> {
+async function endsOf(log: Log, topic: string, places: readonly StoredPlace[]): Promise<PartitionEnds[]> {
   const ends = await log.ends(topic);
-  if (ends.length > 0) return ends;
+  if (ends.length > 0 || places.some(({ storedFrom, storedTo }) => storedFrom < storedTo)) return ends;
   throw new TailraceError(
     'UNKNOWN_TOPIC',
     `There is no topic ${JSON.stringify(topic.slice(0, 200))} in the log, so that nobody can be moved in it.`,

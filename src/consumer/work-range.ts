@@ -3,7 +3,7 @@ import type { TakenPartition } from './group-tables.ts';
 import type { Origin } from './origin.ts';
 
 /** What a member of a work queue gets: records of a partition from `nextOffset` to `to`, and the lease that fences them. */
-export interface TakenRange extends Omit<TakenPartition, 'reach'> {
+export interface TakenRange extends Omit<TakenPartition, 'reach' | 'storedTo'> {
   readonly lease: string;
   readonly to: bigint;
 }
@@ -24,7 +24,7 @@ export class WorkRange extends AssignedPartition {
 
   constructor(taken: TakenRange, origin: Origin) {
     // Its records have no order, so each of them may have been begun by a member that died.
-    super({ ...taken, reach: taken.to }, origin, Number.POSITIVE_INFINITY);
+    super({ ...taken, reach: taken.to, storedTo: taken.nextOffset }, origin, Number.POSITIVE_INFINITY);
     this.lease = taken.lease;
     this.to = taken.to;
     this.parked.load([]);

@@ -173,14 +173,14 @@ it('groups: moves one to another place, and forgets it', async () => {
   expect(kept).toMatchObject({ exitCode: 1, out: expect.stringMatching(/GROUP_IN_USE.*has 1 members/) as string });
   await third.stop();
   expect(await document(database, 'groups', 'delete', 'g')).toEqual({
-    ...{ group: 'g', members: 0, places: 1, processed: 7, parked: 0 },
+    ...{ group: 'g', members: 0, places: 1, processed: 7, parked: 0, stored: 0 },
   });
   expect(await cli(database, 'groups')).toMatch(/no consumer groups yet/);
   const anew = make();
   await anew.start();
   await expect.poll(() => anew.status().handled, { timeout: 60_000 }).toBe(5);
   expect(await cli(database, 'groups', 'delete', 'g', '--force')).toMatch(
-    /is gone: 1 places, 5 handled and 0 set aside/,
+    /is gone: 1 places, 5 handled, 0 stored and 0 set aside/,
   );
   await expect.poll(() => seen.length, { timeout: 60_000 }).toBeGreaterThanOrEqual(17); // it begins anew
   await anew.stop();
@@ -316,13 +316,15 @@ describe('a group that is behind', () => {
   it('has no lag that could be known where the log is in another database', async () => {
     await using database = await createTestDatabase();
     await database.pool.query(`insert into tailrace.consumer_group (name) values ('far');
-      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset) values ('far', 'orders', 0, 7)`);
+      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset, stored_from, stored_to) values
+        ('far', 'orders', 0, 7, 5, 10)`);
     expect(await document(database, 'groups')).toMatchObject({
       groups: [{ group: 'far', lag: null, lagSeconds: null }],
     });
     expect(await document(database, 'groups', 'show', 'far')).toMatchObject({
-      partitions: [{ nextOffset: '7', end: null, lag: null, lagSeconds: null }],
+      partitions: [{ nextOffset: '7', end: null, stored: '3', lag: null, lagSeconds: null }],
     });
+    expect(await cli(database, 'groups', 'show', 'far')).toMatch(/STORED[^]*orders +0 +7 +- +- +- +3 /);
   });
 });
 

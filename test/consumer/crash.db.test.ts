@@ -100,6 +100,26 @@ describe('a member that dies', () => {
     expect([...members].sort()).toEqual(['survivor', 'victim 0', 'victim 1', 'victim 2']);
   });
 
+  it('leaves what it has stored to those who take over, though retention has removed it from the log', async () => {
+    await using stream = await Stream.open({ partitions: 1 });
+    await stream.publish(...counts(['a'], 20));
+    await using victim = new MemberProcess(stream, { memberId: 'victim', pauseAt: 1, storesFirst: true });
+    await victim.says(({ inside }) => inside !== undefined);
+    await until(
+      async () => (await stream.rows('select from tailrace.consumer_cursor where stored_to = 20')).length === 1,
+    );
+    victim.signal('SIGKILL'); // with nothing handled, or little
+    await stream.rows('update tailrace.log_partition set start = 20');
+    const heir = stream
+      .consumer({ memberId: 'heir', delivery: 'store-first' })
+      .on(Counted, ({ payload }, { tx }) => addEffect(tx, payload, 'heir'));
+    await heir.start();
+    await stream.publish(...counts(['a'], 5, 21));
+    await stream.untilEffects(25);
+    expect(await stream.numbers()).toEqual({ a: range(25) });
+    expect(heir.status().lost).toBe(0);
+  });
+
   it('is not waited for longer than its lease, and does no harm when it was only asleep', async () => {
     await using stream = await Stream.open();
     await stream.log.createTopic('numbers', 4);
@@ -128,15 +148,18 @@ describe('a member that dies', () => {
 });
 
 describe('a member that stops', () => {
-  it('leaves no timer and no connection that would keep its process alive', async () => {
-    await using stream = await Stream.open();
-    await stream.publish(...counts(keys, 1));
-    await using leaver = new MemberProcess(stream, { memberId: 'leaver', stopsAfterOne: true });
-    expect(await leaver.ends()).toBe(0);
-    const [left] = await stream.rows<{ members: number; owned: number }>(
-      `select (select count(*)::int from tailrace.consumer_member) as members,
+  it.each([false, true])(
+    'leaves no timer and no connection that would keep its process alive: store-first %s',
+    async (storesFirst) => {
+      await using stream = await Stream.open();
+      await stream.publish(...counts(keys, 1));
+      await using leaver = new MemberProcess(stream, { memberId: 'leaver', stopsAfterOne: true, storesFirst });
+      expect(await leaver.ends()).toBe(0);
+      const [left] = await stream.rows<{ members: number; owned: number }>(
+        `select (select count(*)::int from tailrace.consumer_member) as members,
          (select count(owner)::int from tailrace.consumer_cursor) as owned`,
-    );
-    expect(left).toEqual({ members: 0, owned: 0 });
-  });
+      );
+      expect(left).toEqual({ members: 0, owned: 0 });
+    },
+  );
 });

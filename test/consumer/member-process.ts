@@ -23,6 +23,8 @@ export interface MemberOptions {
   readonly diesAt?: number;
   /** Whether its handler takes many messages at a time; then it neither pauses nor stops. */
   readonly inBatches?: boolean;
+  /** Whether it stores messages before it handles them. */
+  readonly storesFirst?: boolean;
   /** @defaultValue that of consumers */
   readonly attempts?: number;
   readonly mode?: 'work-queue';
@@ -50,6 +52,7 @@ const consumer = createConsumer({
   heartbeatMs: 50,
   cursorIntervalMs: 50,
   logger,
+  ...(options.storesFirst === true && { delivery: 'store-first' as const }),
   ...(attempts !== undefined && { retries: { attempts } }),
   ...(mode !== undefined && { mode }),
 });

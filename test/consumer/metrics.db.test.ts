@@ -45,6 +45,7 @@ it('a registry of prom-client shows what consumers have done, those of a group a
       [`tailrace_consumer_running_handlers{${labels}}`]: 0,
       [`tailrace_consumer_prefetched_messages{${labels}}`]: 0,
       [`tailrace_consumer_problem{${labels}}`]: 0,
+      [`tailrace_consumer_inbox_messages{${labels}}`]: 0,
       [`tailrace_consumer_limited_messages{${labels}}`]: 0,
       [`tailrace_consumer_circuit_open{${labels}}`]: 0,
       [`tailrace_consumer_assigned_partitions{${labels.replace(',', `,topic="${Counted.topic}",`)}}`]: 1,

@@ -94,6 +94,22 @@ describe('settingsOf', () => {
     expect(() => settingsOf(twice)).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
   });
 
+  it('stores first and handles effectively once where that is asked for, within bounds', () => {
+    const first = { ...options(), delivery: 'store-first' } as const;
+    expect(settingsOf(first)).toMatchObject({
+      delivery: 'effectively-once',
+      inbox: { maxRecords: 100_000, maxBytes: 256_000_000 },
+    });
+    expect(settingsOf({ ...first, inbox: { maxRecords: 7 } }).inbox).toEqual({ maxRecords: 7, maxBytes: 256_000_000 });
+    expect(settingsOf(options()).inbox).toBeUndefined();
+    expect(() => settingsOf({ ...first, inbox: { maxRecords: 0 } })).toThrow(/inbox\.maxRecords is 0/);
+    expect(() => settingsOf({ ...first, concurrency: 100, database: pool(10) })).toThrow(/concurrency is 100/);
+    for (const delivery of [undefined, 'effectively-once', 'at-least-once'] as const) {
+      const given = { ...options(), ...(delivery && { delivery }), inbox: {} } as never;
+      expect(() => settingsOf(given)).toThrow(/inbox is given/);
+    }
+  });
+
   it('gives an ephemeral group a name, a place to start from and a delivery of its own', () => {
     const ephemeral = { ...options(), delivery: 'at-least-once', ephemeral: true, group: 'cache' } as const;
     expect(settingsOf({ ...ephemeral, memberId: 'a' })).toMatchObject({

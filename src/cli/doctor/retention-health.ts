@@ -1,5 +1,5 @@
 import type pg from 'pg';
-import { secondsToLossSql } from '../../admin/figures.ts';
+import { RECEIVED, receivedAtSql, secondsToLossSql } from '../../admin/figures.ts';
 
 /** How near a group is to losing records to retention, in the partition where it is nearest. */
 export interface LossOutlook {
@@ -45,18 +45,15 @@ export async function readLossOutlooks(client: pg.Client, schema: string): Promi
   const { rows } = await client.query<LossOutlook>(
     `select distinct on (place.group) * from (
       select c.group_name as group, c.topic, c.partition, ${secondsToLossSql(schema)} as "secondsToLoss",
-          case when c.next_offset < p.start then 1 else greatest(
-            extract(epoch from clock_timestamp() - oldest.appended_at) * 1000 / t.retention_ms,
-            (select sum(bytes) filter (where next_base > c.next_offset) / t.retention_bytes
+          case when ${RECEIVED} < p.start then 1 else greatest(
+            extract(epoch from clock_timestamp() - ${receivedAtSql(schema)}) * 1000 / t.retention_ms,
+            (select sum(bytes) filter (where next_base > ${RECEIVED}) / t.retention_bytes
               from ${schema}.log_segment s where s.partition = p.id))::float8 end as used
         from ${schema}.consumer_cursor c
         join ${schema}.log_partition p using (topic, partition)
         join ${schema}.log_topic t on t.name = c.topic
         left join lateral (select base + count as next_offset from ${schema}.log_entry
           where partition = p.id order by base desc limit 1) last on true
-        left join lateral (select appended_at from ${schema}.log_entry
-          where partition = p.id and c.next_offset < last.next_offset and base <= c.next_offset
-          order by base desc limit 1) oldest on true
       ) place where "secondsToLoss" is not null and used is not null order by place.group, used desc`,
   );
   return rows;

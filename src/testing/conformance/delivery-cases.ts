@@ -3,6 +3,7 @@ import type { NewRecord } from '../../broker/record.ts';
 import type { HandlerContext } from '../../consumer/handlers.ts';
 import { newRecord, plain, type Scene } from './scene.ts';
 import type { CaseDefinition } from './case.ts';
+import { LogPath } from './log-path.ts';
 import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until, type Count } from './group-scene.ts';
 
 const KEYS = keysOf(6);
@@ -177,6 +178,34 @@ export const deliveryCases: readonly CaseDefinition[] = [
           .map(({ key, n }) => `${key} ${n}`)
           .sort(),
       );
+    },
+  },
+  {
+    level: 1,
+    name: 'handles what was stored first, once and in order, though the log and the member that stored it are gone',
+    run: async (scene) => {
+      const groups = await GroupScene.open(scene, 2);
+      const line = groups.line();
+      const begun = Promise.withResolvers<undefined>();
+      const { pass } = gate();
+      const hold = async (_: Count, { signal }: { readonly signal: AbortSignal }): Promise<void> => {
+        begun.resolve(undefined);
+        await pass(signal);
+      };
+      const path = new LogPath(scene.log);
+      const common = { log: path, delivery: 'store-first', leaseMs: SHORT_LEASE_MS } as const;
+      await groups.publish(counts(KEYS, 1, 5));
+      await groups.member('lost', { ...common, database: line, then: hold }).start();
+      await begun.promise;
+      await until('all is stored', async () => (await groups.stored()) === 30);
+      path.isOpen = false;
+      await line.cut();
+      await groups.member('heir', common).start();
+      await groups.untilEffects(30);
+      path.isOpen = true;
+      await groups.publish(counts(KEYS, 6, 7));
+      await groups.untilEffects(42);
+      await groups.assertExact(KEYS, 7);
     },
   },
   {

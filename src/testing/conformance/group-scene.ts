@@ -161,6 +161,13 @@ export class GroupScene {
     assert.deepEqual([...numbers.keys()].sort(), [...keys].sort());
   }
 
+  /** How many records are in the inbox. */
+  async stored(): Promise<number> {
+    const sql = 'select count(*)::int as count from tailrace.inbox where topic = $1';
+    const { rows } = await this.#database.pool.query<{ count: number }>(sql, [this.scene.topic]);
+    return rows[0]?.count ?? 0;
+  }
+
   /** How many records are set aside, whatever they wait for. */
   async parked(): Promise<number> {
     const sql = 'select count(*)::int as count from tailrace.parked_message where topic = $1';
