@@ -51,6 +51,7 @@ export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedG
     const processed = await remove('processed_message', 'consumer');
     await remove('processed_late', 'consumer');
     await remove('processed_stray', 'consumer');
+    await rememberEpochs(locked);
     const places = await remove('consumer_cursor', 'group_name');
     await remove('consumer_group', 'name');
     return { members: members.length, places, processed, parked, stored };
@@ -59,6 +60,17 @@ export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedG
 
 async function fenceAll(locked: LockedGroup): Promise<void> {
   for (const topic of await locked.topics()) await locked.fence(topic, await locked.placesIn(topic));
+}
+
+/** A group of this name begins above them, or what a former member has under way could commit in it. */
+async function rememberEpochs({ client, schema, group }: LockedGroup): Promise<void> {
+  await client.query(
+    `insert into ${schema}.former_group as f (name, last_epoch)
+      select name, greatest(first_epoch, (select max(epoch) from ${schema}.consumer_cursor where group_name = $1))
+        from ${schema}.consumer_group where name = $1
+      on conflict (name) do update set last_epoch = greatest(f.last_epoch, excluded.last_epoch)`,
+    [group],
+  );
 }
 
 function inUse(group: string, members: readonly string[]): TailraceError {

@@ -12,7 +12,7 @@ export const GROUP_CHANNEL = 'tailrace_consumer';
 export const ALL_MEMBERS = 'all';
 
 /** The migration that brings everything that groups need. */
-export const GROUPS_MIGRATION = 15;
+export const GROUPS_MIGRATION = 16;
 
 /** What the group's row says to its members. */
 export interface GroupState {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { Consumer } from '../../src/consumer/index.ts';
+import { deleteGroup, type Consumer } from '../../src/consumer/index.ts';
 import { defineEvent } from '../../src/message/definition.ts';
 import { addEffect, type Count, Counted } from './counted.ts';
 import { counts, listeningLogger, range, Stream, until } from './kit.ts';
@@ -400,4 +400,24 @@ describe('stop', () => {
     expect(consumer.status().state).toBe('stopped');
     expect(await stream.rows('select 1 from tailrace.consumer_member')).toEqual([]);
   });
+});
+
+it('a group that was deleted and is made anew begins above all epochs of the former one', async () => {
+  await using stream = await Stream.open({ partitions: 1 });
+  await stream.publish(...counts(['k'], 1));
+  const epoch = async (): Promise<number> => {
+    const [row] = await stream.rows<{ epoch: number }>('select epoch::int from tailrace.consumer_cursor');
+    return row!.epoch;
+  };
+  let before = 0;
+  for (const n of [1, 2, 3]) {
+    const member = stream.consumer().on(Counted, ({ payload }, { tx }) => addEffect(tx, payload));
+    await member.start();
+    await stream.untilEffects(n);
+    const now = await epoch();
+    expect(now).toBeGreaterThan(before);
+    before = now;
+    await member.stop();
+    expect(await deleteGroup({ database: stream.pool, group: 'counting' })).toMatchObject({ places: 1 });
+  }
 });

@@ -282,6 +282,7 @@ describe('functions that run with the rights of their owner', () => {
         where pronamespace = 'tailrace'::regnamespace and prosecdef order by 1`,
     );
     expect(rows).toEqual([
+      { name: 'begin_above_former_group', open: false },
       { name: 'claim_batch', open: false },
       { name: 'drop_processed_partitions', open: false },
       { name: 'ensure_outbox_partitions', open: false },

@@ -90,7 +90,7 @@ export const ROLES: readonly RoleRights[] = [
   {
     kind: 'migrator',
     purpose: 'owns the schema, and migrates it',
-    tables: { producer: ['select'] }, // others only through claim_batch
-    functions: ['refuse_sealed', 'keep_late_processed', 'first_processed_week'],
+    tables: { producer: ['select'], former_group: ['select'] }, // others only through functions
+    functions: ['refuse_sealed', 'keep_late_processed', 'first_processed_week', 'begin_above_former_group'],
   },
 ];
