@@ -12,6 +12,7 @@ export type {
 } from './conformance/log-conformance.ts';
 export { runConformance } from './conformance/report.ts';
 export type { CaseReport, ConformanceReport, LevelReport } from './conformance/report.ts';
+export { runConformanceProcess, type ConformanceHost } from './conformance/conformance-process.ts';
 export { targetLogSubject, type LogSubject } from './conformance/subject.ts';
 export type { Level } from './conformance/case.ts';
 export { checkHistory } from './history/check-history.ts';

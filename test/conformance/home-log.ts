@@ -1,4 +1,6 @@
+import { fork, type ChildProcess } from 'node:child_process';
 import { setTimeout } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
 import { silentLogger } from '../../src/base/logger.ts';
 import { openMaintenanceClient } from '../../src/broker/postgres/maintenance/maintenance.ts';
@@ -13,6 +15,8 @@ import {
 } from '../../src/broker/postgres/index.ts';
 import type { LogSubject } from '../../src/testing/index.ts';
 import { openPool } from '../servers/pool.ts';
+
+const PROCESS = fileURLToPath(new URL('home-log-process.ts', import.meta.url));
 
 /** The home log as a subject of the suite: rows in the outbox, and a writer that appends their positions. */
 export function homeLogSubject(connectionString: string): LogSubject {
@@ -79,6 +83,18 @@ class HomeLogSubject implements LogSubject {
     } finally {
       await client.end();
     }
+  }
+
+  /** One process at a time may append: this one makes room for the other. */
+  async startProcess(): Promise<ChildProcess> {
+    const released = this.#last.then(async () => {
+      const writer = await this.#writer;
+      this.#writer = undefined;
+      await writer?.release();
+    });
+    this.#last = released.catch(() => undefined);
+    await released;
+    return fork(PROCESS, [this.#connectionString]);
   }
 
   close(): Promise<void> {

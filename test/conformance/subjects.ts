@@ -1,5 +1,10 @@
 import { memoryLog } from '../../src/broker/memory/index.ts';
-import { targetLogSubject, type LogConformanceOptions, type TestDatabase } from '../../src/testing/index.ts';
+import {
+  targetLogSubject,
+  type LogConformanceOptions,
+  type LogSubject,
+  type TestDatabase,
+} from '../../src/testing/index.ts';
 import type { ConformanceOptions } from './options.ts';
 import { homeLogSubject } from './home-log.ts';
 
@@ -10,9 +15,10 @@ export const subjects: Readonly<
   memory: () => ({
     create: () => {
       const log = memoryLog();
-      return Promise.resolve(targetLogSubject(log, { removeBefore: (position) => log.removeBefore(position) }));
+      const removeBefore: LogSubject['removeBefore'] = (position) => log.removeBefore(position);
+      return Promise.resolve(targetLogSubject(log, { removeBefore, compact: (topic) => log.compact(topic) }));
     },
-    capabilities: ['time-seek'],
+    capabilities: ['time-seek', 'compaction'],
   }),
   postgres: ({ connectionString }) => ({
     create: () => Promise.resolve(homeLogSubject(connectionString)),

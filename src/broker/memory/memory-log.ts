@@ -17,11 +17,17 @@ export interface MemoryLogOptions {
   readonly partitions?: number;
   /** The largest message that is taken, in bytes: topic, key, type, headers and payload. @defaultValue 1_000_000 */
   readonly maxMessageBytes?: number;
+  /**
+   * A delete marker of a compacted topic stays for so long after {@link MemoryLog.compact} has removed what it deletes, in
+   * milliseconds: who reads the topic from its start learns of the deletion if that takes no longer. 0: until the next
+   * compaction. @defaultValue 86_400_000, a day
+   */
+  readonly deleteRetentionMs?: number;
 }
 
 /**
  * A log in the memory of this process, for tests and development. It keeps every promise of a log but one: nothing
- * outlives the process. Nothing leaves it either, but by {@link MemoryLog.removeBefore}.
+ * outlives the process. Nothing leaves it either, but by {@link MemoryLog.removeBefore} and {@link MemoryLog.compact}.
  */
 export interface MemoryLog extends TargetLog {
   /**
@@ -33,6 +39,19 @@ export interface MemoryLog extends TargetLog {
   publish(messages: Message | readonly Message[]): Promise<void>;
   /** Removes the records of a partition below an offset, as retention does. Throws `UNKNOWN_TOPIC`. */
   removeBefore(position: FetchPosition): Promise<void>;
+  /**
+   * Compacts a topic that was created with `compaction`, at once and all of it. In each partition the last record of a key
+   * stays, and offsets keep their numbers. Records without a key stay, and so does the last one of a partition. A record with a
+   * key and the payload `null` is a delete marker: it supersedes what came before, and leaves later itself. Throws
+   * `UNKNOWN_TOPIC`, and `INVALID_OPTION` for a topic that is not compacted.
+   */
+  compact(topic: string): Promise<void>;
+}
+
+/** A topic, and how it is kept. */
+interface Topic {
+  readonly partitions: readonly Partition[];
+  readonly compaction: boolean;
 }
 
 /**
@@ -41,16 +60,19 @@ export interface MemoryLog extends TargetLog {
  * @throws TailraceError `INVALID_OPTION`.
  */
 export function memoryLog(options: MemoryLogOptions = {}): MemoryLog {
-  const { partitions = 8, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES } = options;
+  const { partitions = 8, maxMessageBytes = DEFAULT_MAX_MESSAGE_BYTES, deleteRetentionMs = DAY_MS } = options;
   assertPartitions(partitions);
   if (!(maxMessageBytes >= 1)) throw invalid('maxMessageBytes', String(maxMessageBytes), 'a number, at least 1');
-  return new InMemoryLog({ partitions, maxMessageBytes });
+  if (!(deleteRetentionMs >= 0)) throw invalid('deleteRetentionMs', String(deleteRetentionMs), 'a number, at least 0');
+  return new InMemoryLog({ partitions, maxMessageBytes, deleteRetentionMs });
 }
 
+const DAY_MS = 86_400_000;
+
 class InMemoryLog implements MemoryLog {
-  readonly capabilities: ReadonlySet<LogCapability> = new Set(['time-seek']);
+  readonly capabilities: ReadonlySet<LogCapability> = new Set(['time-seek', 'compaction']);
   readonly #options: Required<MemoryLogOptions>;
-  readonly #topics = new Map<string, readonly Partition[]>();
+  readonly #topics = new Map<string, Topic>();
   readonly #closing = new AbortController();
   readonly #appended = new Signal();
   #turn = 0;
@@ -61,17 +83,17 @@ class InMemoryLog implements MemoryLog {
   }
 
   partitionCount(topic: string): Promise<number> {
-    return this.#do(() => this.#topics.get(topic)?.length ?? 0);
+    return this.#do(() => this.#topics.get(topic)?.partitions.length ?? 0);
   }
 
   ends(topic: string): Promise<PartitionEnds[]> {
-    return this.#do(() => (this.#topics.get(topic) ?? []).map(({ ends }) => ends));
+    return this.#do(() => (this.#topics.get(topic)?.partitions ?? []).map(({ ends }) => ends));
   }
 
   offsetsAt(topic: string, time: Date): Promise<FetchPosition[]> {
     return this.#do(() => {
       assertTime(time);
-      const partitions = this.#topics.get(topic) ?? [];
+      const partitions = this.#topics.get(topic)?.partitions ?? [];
       return partitions.map((one, partition) => ({ topic, partition, offset: one.offsetAt(time.getTime()) }));
     });
   }
@@ -93,10 +115,12 @@ class InMemoryLog implements MemoryLog {
 
   createTopic(topic: string, partitions: number, { compaction = false }: TopicOptions = {}): Promise<void> {
     return this.#do(() => {
-      if (compaction) requireCapability(this, 'compaction', 'A topic that keeps the last record of a key');
-      const { length } = this.#ensure(topic, partitions);
-      if (length === partitions) return;
-      throw invalid('partitions', String(partitions), `${length}: the topic ${topic} exists with that number`);
+      const known = this.#ensure(topic, partitions, compaction);
+      const { length } = known.partitions;
+      if (length !== partitions)
+        throw invalid('partitions', String(partitions), `${length}: the topic ${topic} exists with that number`);
+      if (compaction && !known.compaction)
+        throw invalid('compaction', 'true', `false: the topic ${topic} exists, and is not compacted`);
     });
   }
 
@@ -120,7 +144,7 @@ class InMemoryLog implements MemoryLog {
       const now = this.#now();
       const turn = this.#turn++;
       for (const message of encoded) {
-        const partitions = this.#topics.get(message.topic) ?? this.#ensure(message.topic, this.#options.partitions);
+        const { partitions } = this.#ensure(message.topic, this.#options.partitions, false);
         const count = partitions.length;
         const target = partitions[message.key === null ? turn % count : partitionOf(keyHash(message.key), count)];
         target?.append(target.ends.end, [{ record: recordOf(message, now), bytes: message.bytes, appendedAtMs: now }]);
@@ -131,6 +155,16 @@ class InMemoryLog implements MemoryLog {
 
   removeBefore({ topic, partition, offset }: FetchPosition): Promise<void> {
     return this.#do(() => this.#partition(topic, partition).removeBefore(offset));
+  }
+
+  compact(topic: string): Promise<void> {
+    return this.#do(() => {
+      const known = this.#topics.get(topic);
+      if (known === undefined) throw unknownTopic(topic, 0, undefined);
+      if (!known.compaction) throw invalid('topic', topic, 'one that was created with { compaction: true }');
+      const now = this.#now();
+      for (const partition of known.partitions) partition.compact(now, this.#options.deleteRetentionMs);
+    });
   }
 
   close(): Promise<void> {
@@ -153,26 +187,22 @@ class InMemoryLog implements MemoryLog {
     return readings.flatMap(({ records }) => records);
   }
 
-  #ensure(topic: string, partitions: number): readonly Partition[] {
-    assertTopicName(topic);
-    assertPartitions(partitions);
+  #ensure(topic: string, count: number, compaction: boolean): Topic {
     const known = this.#topics.get(topic);
     if (known !== undefined) return known;
-    const created = Array.from({ length: partitions }, (_, partition) => new Partition(topic, partition));
+    assertTopicName(topic);
+    assertPartitions(count);
+    const partitions = Array.from({ length: count }, (_, partition) => new Partition(topic, partition));
+    const created = { partitions, compaction };
     this.#topics.set(topic, created);
     return created;
   }
 
   #partition(topic: string, partition: number): Partition {
-    const found = this.#topics.get(topic)?.[partition];
-    if (found !== undefined) return found;
-    const count = this.#topics.get(topic)?.length;
-    const why = count === undefined ? 'no such topic' : `only ${count}, counted from 0`;
-    throw new TailraceError(
-      'UNKNOWN_TOPIC',
-      `There is no partition ${partition} of the topic ${JSON.stringify(topic.slice(0, 200))} in this log: ${why}. createTopic creates a topic.`,
-      { details: { topic: topic.slice(0, 200), partition } },
-    );
+    const partitions = this.#topics.get(topic)?.partitions;
+    const found = partitions?.[partition];
+    if (found === undefined) throw unknownTopic(topic, partition, partitions?.length);
+    return found;
   }
 
   #stored(topic: string, record: NewRecord, appendedAtMs: number): StoredRecord {
@@ -231,6 +261,15 @@ function recordOf(message: EncodedMessage, nowMs: number): NewRecord {
 function sizeOf(topic: string, { key, type, headers, payload, payloadBytes }: NewRecord): number {
   const texts = [topic, key ?? '', type, JSON.stringify(headers), payload ?? ''];
   return texts.reduce((sum, text) => sum + Buffer.byteLength(text), payloadBytes?.length ?? 0);
+}
+
+function unknownTopic(topic: string, partition: number, count: number | undefined): TailraceError {
+  const why = count === undefined ? 'no such topic' : `only ${count}, counted from 0`;
+  return new TailraceError(
+    'UNKNOWN_TOPIC',
+    `There is no partition ${partition} of the topic ${JSON.stringify(topic.slice(0, 200))} in this log: ${why}. createTopic creates a topic.`,
+    { details: { topic: topic.slice(0, 200), partition } },
+  );
 }
 
 function tooLarge(type: string, found: number, allowed: number): TailraceError {

@@ -1,4 +1,5 @@
 import { appendConflict, belowZero, beyondEnd, removed } from '../checks.ts';
+import { isDeleteMarker } from '../delete-marker.ts';
 import type { FetchPosition, PartitionEnds } from '../log.ts';
 import type { LogRecord, NewRecord } from '../record.ts';
 
@@ -9,12 +10,19 @@ export interface StoredRecord {
   readonly appendedAtMs: number;
 }
 
-/** The records of one partition. */
+interface PlacedRecord extends StoredRecord {
+  readonly offset: bigint;
+}
+
+/** The records of one partition, in the order of their offsets. Where it was compacted, there are holes between them. */
 export class Partition {
   readonly #topic: string;
   readonly #partition: number;
   #start = 0n;
-  #records: StoredRecord[] = [];
+  #end = 0n;
+  #records: PlacedRecord[] = [];
+  /** Delete markers that a compaction has left, and when it did. */
+  readonly #markers = new Map<bigint, number>();
 
   constructor(topic: string, partition: number) {
     this.#topic = topic;
@@ -37,7 +45,7 @@ export class Partition {
       .slice(0, Math.max(present, 0))
       .every(({ record }, n) => this.#mayBe(record, offset + BigInt(n)));
     if (present < 0 || !isSame) throw appendConflict(this.#at(offset), this.#end);
-    for (const record of records.slice(present)) this.#records.push(record);
+    for (const record of records.slice(present)) this.#records.push({ ...record, offset: this.#end++ });
   }
 
   /**
@@ -50,25 +58,53 @@ export class Partition {
     if (offset < 0n) throw belowZero(position);
     if (offset < this.#start) throw removed(position, this.#start);
     if (offset > this.#end) throw beyondEnd(position, this.#end);
-    return new Reading(position, this.#records, Number(offset - this.#start));
+    return new Reading(position, this.#records, this.#indexOf(offset));
   }
 
   /** The offset of the first record appended at a time or later; the end if there is none. */
   offsetAt(timeMs: number): bigint {
-    const index = this.#records.findIndex(({ appendedAtMs }) => appendedAtMs >= timeMs);
-    return index < 0 ? this.#end : this.#start + BigInt(index);
+    return this.#records.find(({ appendedAtMs }) => appendedAtMs >= timeMs)?.offset ?? this.#end;
   }
 
   /** Forgets every record below an offset, at most all. */
   removeBefore(offset: bigint): void {
-    const count = Number(offset - this.#start);
-    if (count <= 0) return;
+    if (offset <= this.#start) return;
+    this.#records = this.#records.slice(this.#indexOf(offset));
     this.#start = offset < this.#end ? offset : this.#end;
-    this.#records = this.#records.slice(count);
   }
 
-  get #end(): bigint {
-    return this.#start + BigInt(this.#records.length);
+  /**
+   * Forgets what a later record of the same key supersedes, and delete markers that an earlier compaction left so long ago.
+   * The last record stays in any case, so that who reads on from offset to offset comes to the end.
+   */
+  compact(nowMs: number, deleteRetentionMs: number): void {
+    const last = new Map(this.#records.map(({ record, offset }) => [record.key, offset]));
+    this.#records = this.#records.filter(({ record, offset }) => {
+      if (record.key === null || offset === this.#end - 1n) return true;
+      if (last.get(record.key) !== offset) return false;
+      const leftAtMs = this.#markers.get(offset);
+      return leftAtMs === undefined || nowMs - leftAtMs < deleteRetentionMs;
+    });
+    this.#noteMarkers(nowMs);
+  }
+
+  /** Those that are left delete nothing any more from now on, unless they are known already. */
+  #noteMarkers(nowMs: number): void {
+    const left = this.#records.filter(({ record }) => record.key !== null && isDeleteMarker(record.payload));
+    const known = new Map(this.#markers);
+    this.#markers.clear();
+    for (const { offset } of left) this.#markers.set(offset, known.get(offset) ?? nowMs);
+  }
+
+  /** Of the first record at an offset or behind it; their number if there is none. */
+  #indexOf(offset: bigint): number {
+    let [low, high] = [0, this.#records.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.#records[middle]?.offset ?? offset) < offset) low = middle + 1;
+      else high = middle;
+    }
+    return low;
   }
 
   #at(offset: bigint): FetchPosition {
@@ -77,8 +113,8 @@ export class Partition {
 
   /** Of what was removed, nobody knows any more. */
   #mayBe({ messageId }: NewRecord, offset: bigint): boolean {
-    const stored = this.#records[Number(offset - this.#start)];
-    return stored === undefined || stored.record.messageId === messageId;
+    const stored = this.#records[this.#indexOf(offset)];
+    return stored?.offset !== offset || stored.record.messageId === messageId;
   }
 }
 
@@ -86,10 +122,10 @@ export class Partition {
 export class Reading {
   readonly records: LogRecord[] = [];
   readonly #position: FetchPosition;
-  readonly #stored: readonly StoredRecord[];
+  readonly #stored: readonly PlacedRecord[];
   readonly #first: number;
 
-  constructor(position: FetchPosition, stored: readonly StoredRecord[], first: number) {
+  constructor(position: FetchPosition, stored: readonly PlacedRecord[], first: number) {
     this.#position = position;
     this.#stored = stored;
     this.#first = first;
@@ -104,8 +140,8 @@ export class Reading {
   take(): void {
     const stored = this.#stored[this.#first + this.records.length];
     if (stored === undefined) return;
-    const { topic, partition, offset } = this.#position;
-    this.records.push({ topic, partition, offset: offset + BigInt(this.records.length), ...copyOf(stored.record) });
+    const { topic, partition } = this.#position;
+    this.records.push({ topic, partition, offset: stored.offset, ...copyOf(stored.record) });
   }
 }
 

@@ -27,6 +27,10 @@ export const NEEDS = {
     isMet: (subject) => subject.appendHidden !== undefined,
     why: 'what has a place in this log can be seen: its subject has no appendHidden',
   },
+  processes: {
+    isMet: (subject) => subject.startProcess !== undefined,
+    why: 'no other process can reach this log: its subject has no startProcess',
+  },
   target: {
     isMet: ({ log }) => isTargetLog(log),
     why: 'no forwarder appends to this log: it has no append of its own',

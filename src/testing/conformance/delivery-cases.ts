@@ -3,8 +3,9 @@ import type { NewRecord } from '../../broker/record.ts';
 import type { HandlerContext } from '../../consumer/handlers.ts';
 import { newRecord, plain, type Scene } from './scene.ts';
 import type { CaseDefinition } from './case.ts';
+import type { Count } from './counting-member.ts';
 import { LogPath } from './log-path.ts';
-import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until, type Count } from './group-scene.ts';
+import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until } from './group-scene.ts';
 
 const KEYS = keysOf(6);
 

@@ -5,37 +5,32 @@ import { TailraceError } from '../../base/errors.ts';
 import { keyHash, partitionOf } from '../../broker/partitioner.ts';
 import type { NewRecord } from '../../broker/record.ts';
 import { createConsumer, type Consumer } from '../../consumer/consumer.ts';
-import type { DeliveryContext, HandlerContext } from '../../consumer/handlers.ts';
+import type { DeliveryContext } from '../../consumer/handlers.ts';
 import type { ConsumerDatabase, ConsumerOptions, PlainConsumerOptions } from '../../consumer/options.ts';
-import { defineEvent, type EventDefinition } from '../../message/definition.ts';
 import { listenToPool } from '../../postgres/pool-listener.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { readDeadLetters, type DeadLetter } from '../dead-letters.ts';
+import {
+  counted,
+  countingMember,
+  EFFECT_TABLE,
+  LONG_LEASE_MS,
+  type Count,
+  type CountHandler,
+} from './counting-member.ts';
+import { OtherProcess } from './other-process.ts';
+import type { MemberRequest } from './process-messages.ts';
 import { newRecord, type HandlersDatabase, type Scene } from './scene.ts';
 
 /** For what comes true sooner or later, however slow the machine. */
 const PATIENCE_MS = 100_000;
-/** A lease that nobody loses because the machine is slow. */
-const LONG_LEASE_MS = 300_000;
 /** Soon over. On a slow machine it may run out at other times too: no case that has it minds. */
 export const SHORT_LEASE_MS = 1_000;
-
-/** Nothing in it is unique, so that doubled effects show. */
-const EFFECT_TABLE =
-  'create table if not exists conformance_effect (id bigserial, topic text, group_name text, key text, n int, member text)';
-
-/** The n-th message of a key. */
-export interface Count {
-  readonly key: string;
-  readonly n: number;
-}
 
 /** What a handler has written. */
 export interface Effect extends Count {
   readonly member: string;
 }
-
-export type CountHandler = (count: Count, context: HandlerContext) => unknown;
 
 /** What a member of a case is to do. */
 export interface MemberOptions extends Partial<ConsumerOptions> {
@@ -47,13 +42,11 @@ export interface MemberOptions extends Partial<ConsumerOptions> {
 export class GroupScene {
   readonly scene: Scene;
   readonly #database: HandlersDatabase;
-  readonly #counted: EventDefinition<Count>;
   #partitions = 0;
 
   private constructor(scene: Scene, database: HandlersDatabase) {
     this.scene = scene;
     this.#database = database;
-    this.#counted = defineEvent<Count>('Counted', { topic: scene.topic, key: ({ key }) => key });
   }
 
   static async open(scene: Scene, partitions: number): Promise<GroupScene> {
@@ -84,26 +77,8 @@ export class GroupScene {
 
   /** A member that writes an effect for each count; it is stopped with the scene. */
   member(memberId: string, { then, ...options }: MemberOptions = {}): Consumer {
-    const group = options.group ?? this.scene.topic;
-    const consumer = createConsumer({
-      log: this.scene.log,
-      group,
-      database: this.#database.pool,
-      memberId,
-      concurrency: 4,
-      leaseMs: LONG_LEASE_MS,
-      heartbeatMs: 50,
-      cursorIntervalMs: 50,
-      retries: { attempts: 1_000_000, backoff: { initialMs: 1, maxMs: 10 } },
-      circuitBreaker: false,
-      drainTimeoutMs: 5_000,
-      ...options,
-    }).on(this.#counted, async ({ payload }, context) => {
-      const { key, n } = payload;
-      const sql = 'insert into conformance_effect (topic, group_name, key, n, member) values ($1, $2, $3, $4, $5)';
-      await context.tx.query(sql, [this.scene.topic, group, key, n, memberId]);
-      await then?.(payload, context);
-    });
+    const { topic, log } = this.scene;
+    const consumer = countingMember(topic, { log, database: this.#database.pool, memberId, ...options }, then);
     this.scene.cleanup.add(() => consumer.stop());
     return consumer;
   }
@@ -125,9 +100,20 @@ export class GroupScene {
       cursorIntervalMs: 50,
       drainTimeoutMs: 5_000,
       ...options,
-    }).on(this.#counted, ({ payload }) => handle(payload));
+    }).on(counted(this.scene.topic), ({ payload }) => handle(payload));
     this.scene.cleanup.add(() => consumer.stop());
     return consumer;
+  }
+
+  /** A member in a process of its own, which has joined. What is left of it is killed with the scene. */
+  async process(
+    memberId: string,
+    options: Omit<MemberRequest, 'topic' | 'connectionString' | 'memberId'> = {},
+  ): Promise<OtherProcess> {
+    const other = await OtherProcess.start(this.scene);
+    const { connectionString } = this.#database;
+    await other.join({ topic: this.scene.topic, connectionString, memberId, ...options });
+    return other;
   }
 
   /** A way to the database that can be cut. */

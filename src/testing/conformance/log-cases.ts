@@ -75,6 +75,12 @@ async function seeksByTime(scene: Scene): Promise<void> {
   await assertRefused(() => scene.log.offsetsAt(scene.topic, new Date(Number.NaN)), 'INVALID_OPTION');
 }
 
+async function refusesCompaction({ log, topic }: Scene): Promise<void> {
+  if (!isTargetLog(log)) return;
+  await assertRefused(() => log.createTopic(topic, 1, { compaction: true }), 'UNSUPPORTED_CAPABILITY');
+  assert.equal(await log.partitionCount(topic), 0);
+}
+
 async function compacts(scene: Scene): Promise<void> {
   const { subject, topic } = scene;
   assert.ok(subject.compact !== undefined, 'Declared, and the subject has no compact to show it with.');
@@ -96,8 +102,27 @@ async function compacts(scene: Scene): Promise<void> {
   await subject.compact(topic);
   const after = await readThroughHoles(scene, () => someBounds(scene));
   assertAtTheirOffsets(after, [...before, next]);
-  for (const { messageId } of [...last.slice(0, 3), ...keyless, next])
+  for (const { messageId } of [...last.filter(({ key }) => key !== next.key), ...keyless, next])
     assert.ok(idsOf(after).includes(messageId), 'The last record of a key, or one without a key, is gone.');
+}
+
+/** A marker that left with what it deletes would leave the value with whoever has read it already. */
+async function keepsDeleteMarkers(scene: Scene): Promise<void> {
+  const { subject, topic } = scene;
+  assert.ok(subject.compact !== undefined, 'Declared, and the subject has no compact to show it with.');
+  await subject.createTopic(topic, 1, { compaction: true });
+  const keys = Array.from({ length: 10 }, (_, n) => `key-${n}`);
+  const values = keys.map((key) => newRecord({ key }));
+  const markers = keys.map((key) => newRecord({ key, payload: 'null' }));
+  const before = [...values, ...markers, newRecord({ key: 'another' })];
+  await scene.append(0, before);
+  await subject.compact(topic);
+  const left = await readThroughHoles(scene);
+  assertAtTheirOffsets(left, before);
+  const ids = new Set(idsOf(left));
+  const lost = markers.filter(({ messageId }) => !ids.has(messageId));
+  assert.deepEqual(lost, [], 'Delete markers left together with what they delete.');
+  assert.ok(!values.every(({ messageId }) => ids.has(messageId)), 'Nothing of what was deleted has left.');
 }
 
 /** Everything that is left of partition 0, each fetch going on behind the one before. */
@@ -278,13 +303,15 @@ export const logCases: readonly CaseDefinition[] = [
     name: 'keeps the last record of each key of a compacted topic, at its offset',
     shows: {
       capability: 'compaction',
-      refuses: async ({ log, topic }) => {
-        if (!isTargetLog(log)) return;
-        await assertRefused(() => log.createTopic(topic, 1, { compaction: true }), 'UNSUPPORTED_CAPABILITY');
-        assert.equal(await log.partitionCount(topic), 0);
-      },
+      refuses: refusesCompaction,
     },
     run: compacts,
+  },
+  {
+    level: 4,
+    name: 'keeps the delete markers of a compacted topic for who has read what they delete',
+    shows: { capability: 'compaction', refuses: refusesCompaction },
+    run: keepsDeleteMarkers,
   },
   {
     level: 4,

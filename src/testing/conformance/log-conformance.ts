@@ -8,6 +8,7 @@ import { historyCases } from './history-cases.ts';
 import { logCases } from './log-cases.ts';
 import { deliveryCases } from './delivery-cases.ts';
 import { orderCases } from './order-cases.ts';
+import { processCases } from './process-cases.ts';
 import { producerCases } from './producer-cases.ts';
 import { Scene, type HandlersDatabase } from './scene.ts';
 import type { LogSubject } from './subject.ts';
@@ -73,6 +74,7 @@ export function logConformance(options: LogConformanceOptions): LogConformance {
     ...groupCases,
     ...logCases,
     ...producerCases,
+    ...processCases,
     ...historyCases,
   ];
   const { levels } = options;

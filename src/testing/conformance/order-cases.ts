@@ -1,5 +1,6 @@
 import type { CaseDefinition } from './case.ts';
-import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until, type Count } from './group-scene.ts';
+import type { Count } from './counting-member.ts';
+import { counts, GroupScene, keysOf, SHORT_LEASE_MS, until } from './group-scene.ts';
 
 const KEYS = keysOf(8);
 

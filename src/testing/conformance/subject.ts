@@ -1,3 +1,4 @@
+import type { ChildProcess } from 'node:child_process';
 import type { FetchPosition, Log, TargetLog, TopicOptions } from '../../broker/log.ts';
 import type { NewRecord } from '../../broker/record.ts';
 
@@ -17,6 +18,11 @@ export interface LogSubject {
   appendHidden?(topic: string, partition: number, records: readonly NewRecord[]): Promise<() => Promise<void>>;
   /** Does to a topic, made with `compaction`, what the log does some time. For logs that declare `compaction`. */
   compact?(topic: string): Promise<void>;
+  /**
+   * Starts a process that opens the same log and calls `runConformanceProcess`, with the channel that `fork` of
+   * `node:child_process` gives it. The suite stops, resumes and kills it. Absent: no other process can reach this log.
+   */
+  startProcess?(): Promise<ChildProcess>;
   /** Closes the log and everything that was opened for it. */
   close(): Promise<void>;
 }
@@ -24,7 +30,7 @@ export interface LogSubject {
 /** A subject made of a log that forwarders append to: it appends as a forwarder does, at the offset where a partition ends. */
 export function targetLogSubject(
   log: TargetLog,
-  more: Partial<Pick<LogSubject, 'removeBefore' | 'compact'>> = {},
+  more: Partial<Pick<LogSubject, 'removeBefore' | 'compact' | 'startProcess'>> = {},
 ): LogSubject {
   const appender = new Appender(log);
   return {

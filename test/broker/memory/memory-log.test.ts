@@ -92,6 +92,80 @@ describe('removeBefore', () => {
   });
 });
 
+describe('compact', () => {
+  const keyed = (key: string | null, payload: string): NewRecord => ({ ...record(payload), key });
+
+  async function left(log: MemoryLog): Promise<[offset: bigint, payload: string | null][]> {
+    const [ends] = await log.ends('orders');
+    const records = await log.fetch([at(ends?.start ?? 0n)]);
+    return records.map(({ offset, payload }) => [offset, payload]);
+  }
+
+  async function filled(records: readonly NewRecord[], deleteRetentionMs?: number): Promise<MemoryLog> {
+    const log = memoryLog(deleteRetentionMs === undefined ? {} : { deleteRetentionMs });
+    await log.createTopic('orders', 1, { compaction: true });
+    await log.append({ ...at(0n), records });
+    return log;
+  }
+
+  const HISTORY = [
+    keyed('a', '1'),
+    keyed(null, '2'),
+    keyed('b', '3'),
+    keyed('a', '4'),
+    keyed('b', 'null'),
+    keyed('c', '6'),
+  ];
+
+  it('keeps the last record of each key at its offset, and reads on over the holes', async () => {
+    const log = await filled(HISTORY);
+    await log.compact('orders');
+    const expected = [
+      [1n, '2'],
+      [3n, '4'],
+      [4n, 'null'],
+      [5n, '6'],
+    ];
+    expect(await left(log)).toEqual(expected);
+    expect(await log.ends('orders')).toEqual([{ partition: 0, start: 0n, end: 6n }]);
+    for (const offset of [2n, 3n]) expect((await log.fetch([at(offset)]))[0]?.offset).toBe(3n);
+    expect(await log.offsetsAt('orders', new Date(0))).toEqual([at(1n)]);
+    await log.append({ ...at(0n), records: HISTORY }); // all of it is there, or was
+    await log.append({ ...at(6n), records: [keyed('d', '7')] });
+    expect(await left(log)).toEqual([...expected, [6n, '7']]);
+    await log.removeBefore(at(2n)); // in a hole
+    expect(await left(log)).toEqual([...expected.slice(1), [6n, '7']]);
+  });
+
+  it('removes a delete marker with the first compaction after its time, and never the last record', async () => {
+    const log = await filled([keyed('b', '1'), keyed('b', 'null'), keyed('c', 'null')], 0);
+    await log.compact('orders');
+    expect(await left(log)).toEqual([
+      [1n, 'null'],
+      [2n, 'null'],
+    ]);
+    await log.compact('orders');
+    expect(await left(log)).toEqual([[2n, 'null']]);
+    await log.append({ ...at(3n), records: [keyed('d', '4')] });
+    await log.compact('orders');
+    expect(await left(log)).toEqual([[3n, '4']]);
+  });
+
+  it('keeps delete markers for a day', async () => {
+    const log = await filled(HISTORY);
+    for (let n = 0; n < 3; n++) await log.compact('orders');
+    expect(await left(log)).toContainEqual([4n, 'null']);
+  });
+
+  it('is refused for topics that keep everything', async () => {
+    const log = memoryLog();
+    await expect(log.compact('orders')).rejects.toMatchObject({ code: 'UNKNOWN_TOPIC' });
+    await log.createTopic('orders', 1);
+    await expect(log.compact('orders')).rejects.toThrow(/topic is orders; expected one that was created/);
+    await expect(log.createTopic('orders', 1, { compaction: true })).rejects.toThrow(/compaction is true/);
+  });
+});
+
 describe('append', () => {
   it('appends of a batch what is missing', async () => {
     const log = memoryLog();
@@ -107,4 +181,5 @@ describe('append', () => {
 it('refuses options that make no sense', () => {
   expect(() => memoryLog({ partitions: 0 })).toThrow(/partitions is 0/);
   expect(() => memoryLog({ maxMessageBytes: Number.NaN })).toThrow(/maxMessageBytes is NaN/);
+  expect(() => memoryLog({ deleteRetentionMs: -1 })).toThrow(/deleteRetentionMs is -1/);
 });

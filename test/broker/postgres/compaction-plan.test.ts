@@ -2,7 +2,6 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
   coverSpan,
-  isDeleteMarker,
   isPassDue,
   isWorthRewriting,
   LastOffsets,
@@ -122,15 +121,4 @@ describe('what is written anew', () => {
     const entries = packed.map((isPacked) => ({ isPacked }));
     expect(isWorthRewriting(entries, removed, needed)).toBe(expected);
   });
-});
-
-it.each<[string | null, boolean]>([
-  ['null', true],
-  [' null\n', true],
-  ['"null"', false],
-  ['{}', false],
-  ['0', false],
-  [null, false],
-])('the payload %j deletes: %s', (payload, expected) => {
-  expect(isDeleteMarker(payload)).toBe(expected);
 });

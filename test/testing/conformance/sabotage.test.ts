@@ -22,7 +22,7 @@ interface Run {
 
 /** Names of the cases that fail for a log. */
 async function failures(create: () => Promise<LogSubject>, run: Run = {}): Promise<string[]> {
-  const { capabilities = ['time-seek'], levels = [0, 4], only = /./, ...others } = run;
+  const { capabilities = ['time-seek', 'compaction'], levels = [0, 4], only = /./, ...others } = run;
   const suite = logConformance({ create, capabilities, levels, seed: 1, ...others });
   const cases = suite.cases.filter(({ name }) => only.test(name));
   const report = await runConformance('broken', { ...suite, cases });
@@ -46,7 +46,8 @@ function broken(breakage: Breakage): () => Promise<LogSubject> {
       close: () => sound.close(),
       ...breakage(sound),
     };
-    return Promise.resolve(targetLogSubject(log, { removeBefore: (position) => sound.removeBefore(position) }));
+    const removeBefore: LogSubject['removeBefore'] = (position) => sound.removeBefore(position);
+    return Promise.resolve(targetLogSubject(log, { removeBefore, compact: (topic) => sound.compact(topic) }));
   };
 }
 
@@ -127,6 +128,16 @@ const BREAKAGES: readonly (readonly [what: string, Breakage, failing: RegExp])[]
     (sound) => ({ fetch: (positions, options) => sound.fetch(positions.slice(0, 1), options) }),
     /passes over no partition/,
   ],
+  [
+    'loses the last record of a key',
+    giving((records) => records.filter(({ key }) => key !== 'key-3')),
+    /keeps the last record of each key/,
+  ],
+  [
+    'forgets delete markers at once',
+    giving((records) => records.filter(({ payload }) => payload !== 'null')),
+    /keeps the delete markers/,
+  ],
   ['finds the wrong time', (sound) => ({ offsetsAt: (topic) => sound.offsetsAt(topic, new Date(0)) }), /seeks by time/],
 ];
 
@@ -202,16 +213,21 @@ describe('the conformance suite', () => {
 
   it('catches a log that declares what it does not show', async () => {
     const claiming = broken((sound) => ({
-      capabilities: new Set([...sound.capabilities, 'compaction', 'server-side-delay']),
+      capabilities: new Set([...sound.capabilities, 'server-side-delay']),
+      createTopic: (topic, partitions) => sound.createTopic(topic, partitions),
     }));
     const capabilities: LogCapability[] = ['time-seek', 'compaction', 'server-side-delay'];
     const failed = await failures(claiming, { capabilities });
-    expect(failed.filter((name) => /compacted topic|is delayed/.test(name))).toHaveLength(2);
+    expect(failed.filter((name) => /compacted topic|is delayed/.test(name))).toHaveLength(3);
   });
 
   it('catches a log that shows what it does not declare', async () => {
     const modest = broken(() => ({ capabilities: new Set() }));
-    expect(await failures(modest, { capabilities: [] })).toEqual([expect.stringContaining('seeks by time')]);
+    expect(await failures(modest, { capabilities: [] })).toEqual([
+      expect.stringContaining('seeks by time'),
+      expect.stringContaining('keeps the last record of each key'),
+      expect.stringContaining('keeps the delete markers'),
+    ]);
   });
 
   it('catches a log that declares something else than its author', async () => {
@@ -225,11 +241,12 @@ describe('the conformance suite', () => {
 
   it('catches a log that takes a compacted topic and a delay without declaring them', async () => {
     const careless = broken((sound) => ({
+      capabilities: new Set(['time-seek']),
       createTopic: (topic, partitions) => sound.createTopic(topic, partitions),
       append: ({ topic, partition, offset, records }) => sound.append({ topic, partition, offset, records }),
     }));
-    const failed = await failures(careless);
-    expect(failed.filter((name) => /compacted topic|is delayed/.test(name))).toHaveLength(2);
+    const failed = await failures(careless, { capabilities: ['time-seek'] });
+    expect(failed.filter((name) => /compacted topic|is delayed/.test(name))).toHaveLength(3);
   });
 
   it('catches a log whose hidden records are passed over', async () => {
@@ -263,7 +280,7 @@ describe('the conformance suite', () => {
       const held = new Map<string, Date>();
       const isHeld = ({ topic }: { topic: string }): boolean => (held.get(topic)?.getTime() ?? 0) > Date.now();
       return {
-        capabilities: new Set(['time-seek', 'server-side-delay']),
+        capabilities: new Set([...sound.capabilities, 'server-side-delay']),
         append: async ({ notBefore, ...append }) => {
           if (notBefore !== undefined) held.set(append.topic, notBefore);
           await sound.append(append);
@@ -274,6 +291,8 @@ describe('the conformance suite', () => {
         },
       };
     };
-    expect(await failures(broken(delaying), { capabilities: ['time-seek', 'server-side-delay'] })).toEqual([]);
+    expect(
+      await failures(broken(delaying), { capabilities: ['time-seek', 'compaction', 'server-side-delay'] }),
+    ).toEqual([]);
   });
 });

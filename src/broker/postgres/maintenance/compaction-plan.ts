@@ -8,14 +8,6 @@ export interface KeyedRecord {
   readonly isMarker: boolean;
 }
 
-/** Longer texts than this are not looked into: a delete marker is `null`, with a little white space at most. */
-export const LONGEST_MARKER = 32;
-
-/** Whether a payload makes a record with a key a delete marker: the JSON value null. */
-export function isDeleteMarker(payload: string | null): boolean {
-  return payload !== null && payload.length <= LONGEST_MARKER && payload.trim() === 'null';
-}
-
 /**
  * The last offset of each key in a stretch. Of a key it keeps a digest, so its memory is bounded by the number of keys: about
  * 150 bytes each.

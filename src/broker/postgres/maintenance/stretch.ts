@@ -1,6 +1,7 @@
 import type pg from 'pg';
+import { isDeleteMarker, LONGEST_MARKER } from '../../delete-marker.ts';
 import { sizeOf, unpackRecords, type PackedRecord } from '../packed-entry.ts';
-import { isDeleteMarker, LONGEST_MARKER, type KeyedRecord } from './compaction-plan.ts';
+import type { KeyedRecord } from './compaction-plan.ts';
 import { among, AMONG, PACK, type Named } from './packing.ts';
 
 /** A record of a stretch: whole where its entry is packed, else with its position in the outbox. */
