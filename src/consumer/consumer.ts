@@ -536,7 +536,10 @@ class GroupConsumer implements Consumer<never> {
 }
 
 /** What is asked of whatever reads. */
-type PartitionFetcher = Pick<Fetcher<AssignedPartition>, 'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'>;
+type PartitionFetcher = Pick<
+  Fetcher<AssignedPartition>,
+  'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'
+>;
 
 /** What a consumer is made of once it starts. */
 interface Parts {

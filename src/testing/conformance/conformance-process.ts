@@ -1,6 +1,7 @@
 import pg from 'pg';
 import { messageOf } from '../../base/errors.ts';
 import type { Consumer } from '../../consumer/consumer.ts';
+import { listenToPool } from '../../postgres/pool-listener.ts';
 import { clientUrl } from '../../postgres/tls.ts';
 import { Cleanup } from '../cleanup.ts';
 import { countingMember, type Count } from './counting-member.ts';
@@ -79,7 +80,7 @@ class ProcessWork {
   async #join({ topic, connectionString, stayFrom = Infinity, ...options }: MemberRequest): Promise<void> {
     const { log } = await this.#subject();
     const database = new pg.Pool({ connectionString: clientUrl(connectionString), max: 10 });
-    database.on('error', () => undefined); // whoever uses the next connection is told
+    listenToPool(database);
     this.#cleanup.add(() => database.end());
     let staying: Count | undefined;
     const stay = async (count: Count): Promise<void> => {
