@@ -2,7 +2,7 @@ import type { FetchPosition } from '../broker/log.ts';
 import { REACH, type TakenPartition } from './group-tables.ts';
 import { InboxWindow } from './inbox-window.ts';
 import { LowMark } from './low-mark.ts';
-import type { ProgressingHolding } from './membership.ts';
+import type { ProgressingHolding } from './progressing-holding.ts';
 import type { Origin } from './origin.ts';
 import { ParkedKeys } from './parked-keys.ts';
 import { Suspects } from './suspects.ts';

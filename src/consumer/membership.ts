@@ -13,22 +13,10 @@ import { GroupTables, type GroupState, type PlaceInPartition, type TakenPartitio
 import type { ConsumerMode, ConsumerSettings } from './options.ts';
 import { elsewhere, fits, isSameOrigin, isShared, type Origin } from './origin.ts';
 import type { WorkQueue } from './work-queue.ts';
+import type { ProgressingHolding } from './progressing-holding.ts';
 import { missingPlaces, type TopicFacts } from './start-positions.ts';
 import { partitionName, planSync, wasMoved, type CursorRow, type Holding, type SyncPlan } from './sync-plan.ts';
 import type { TopicWatch } from './topic-watch.ts';
-
-/** A holding that knows how far it is finished. */
-export interface ProgressingHolding extends Holding {
-  /** Every record below it is handled or parked. */
-  readonly nextOffset: bigint;
-  readonly origin: Origin;
-  /** Where it would like {@link mayReach} to be. */
-  readonly wantedReach: bigint;
-  /** Whether it has nearly come to what it may begin. */
-  readonly isNearReach: boolean;
-  /** From now on it may begin records below this offset: the group's table says so. */
-  mayReach(offset: bigint): void;
-}
 
 /** Which start of a member this is, and where that was counted. */
 interface Joined {
