@@ -100,6 +100,11 @@ export const CRASHES: readonly Fault[] = [
     },
   },
   {
+    name: 'consumer-kill-lagging',
+    what: 'a consumer that has much to catch up with is killed with SIGKILL just after it has stored how far its partitions are handled',
+    inject: killLagging,
+  },
+  {
     name: 'consumer-freeze',
     what: 'a consumer is stopped in a handler for longer than its lease, and goes on when others have its partitions',
     inject: (stage, random) => freezeConsumer(stage, random, random.pick(CONSUMER_POINTS)),
@@ -132,6 +137,23 @@ export const CRASHES: readonly Fault[] = [
     },
   },
 ];
+
+const MUCH = 1_500;
+
+/** All consumers are ended first, so that messages wait. */
+async function killLagging(stage: Stage, random: Random): Promise<boolean> {
+  const consumers = stage.consumers;
+  for (const consumer of consumers) await stage.end(consumer);
+  const isMuch = async (): Promise<boolean> => (await stage.waiting()) >= MUCH;
+  await stage.rush(stage.perSecond, () => waitUntil(isMuch, PATIENCE_MS, stage.stop));
+  const [first, ...others] = random.shuffled(consumers.map(({ name }) => name));
+  if (first === undefined) return false;
+  const consumer = await stage.start(first);
+  const struck = await stage.strike(consumer, { point: 'partition.advance.after', action: 'kill', after: 1 });
+  if (!struck) await consumer.kill();
+  for (const name of [first, ...others]) await stage.start(name);
+  return struck;
+}
 
 function strikeNow(stage: Stage, point: string, action: FailAction): Promise<Child | undefined> {
   return stage.strikeLeader({ point, action, after: 1 });

@@ -103,7 +103,7 @@ const SABOTAGES = {
   'cursor-ahead': {
     wrong: 'a group’s place moves to the end of the log, over messages that are being handled',
     breaks: ['I1'],
-    needs: ['consumer-kill'],
+    needs: ['consumer-kill-lagging'],
     database: cursorAhead,
   },
   'group-epoch-fence': {
