@@ -100,7 +100,10 @@ export class Pump {
         return await this.#appendOnce(messages, at, isRetry);
       } catch (error) {
         if (!isTailraceError(error, 'PARTITIONS_CHANGED')) throw error;
-        this.#parts.logger.info({}, 'the partitions of a topic have changed; what was not appended yet is routed again');
+        this.#parts.logger.info(
+          {},
+          'the partitions of a topic have changed; what was not appended yet is routed again',
+        );
       }
     }
   }
