@@ -1,12 +1,12 @@
-import pg from 'pg';
 import { afterAll, expect, it } from 'vitest';
 import { logConformance } from '../../../src/testing/index.ts';
 import { subjects } from '../../conformance/subjects.ts';
+import { openPool } from '../../servers/pool.ts';
 import { createTestDatabase } from '../../servers/test-database.ts';
 
 const database = await createTestDatabase();
 const { connectionString } = database;
-const pool = new pg.Pool({ connectionString });
+const pool = openPool({ connectionString });
 const suite = logConformance({
   ...subjects.postgres(database),
   database: () => Promise.resolve({ pool, connectionString, stop: () => pool.end() }),
