@@ -47,7 +47,7 @@ async function oneByOne(bench: Bench, partitions: number): Promise<Row[]> {
   const against = (who: Who, figure: string, atLeast: number): Row =>
     row({
       suite: 'consume',
-      workload: `${messages} messages of ${PAYLOAD_BYTES} bytes, a transaction with a row as effect for each, ${AT_ONCE} at once, ${partitions} partitions`,
+      workload: `${messages} messages of ${PAYLOAD_BYTES} bytes, a transaction with a row as effect for each, ${AT_ONCE} at once, ${counted(partitions)}`,
       figure,
       unit: '×',
       bar: { atLeast },
@@ -62,6 +62,10 @@ async function oneByOne(bench: Bench, partitions: number): Promise<Row[]> {
 
 function ratios(times: Times, who: Who): number[] {
   return times.consumer?.map(({ perSecond }, n) => perSecond / (times[who]?.[n]?.perSecond ?? NaN)) ?? [];
+}
+
+function counted(partitions: number): string {
+  return partitions === 1 ? '1 partition' : `${partitions} partitions`;
 }
 
 type Times = Readonly<Partial<Record<Who, readonly Time[]>>>;
@@ -99,7 +103,7 @@ function handle(
     };
     const { rounds, ...others } = await interleave(
       bench,
-      `consume, ${partitions} partitions, ${workload.batch} a transaction`,
+      `consume, ${counted(partitions)}, ${workload.batch} a transaction`,
       Object.fromEntries(contenders.map((who) => [who, time(who)])),
     );
     const times = Object.fromEntries(contenders.map((who) => [who, rounds.map((round) => round[who] as Time)]));

@@ -72,12 +72,14 @@ async function pgBoss(): Promise<Jobs> {
 }
 
 async function graphileWorker(): Promise<Jobs> {
-  const client = new pg.Pool({ connectionString, max: AT_ONCE + 2 });
+  const jobPool = new pg.Pool({ connectionString, max: AT_ONCE + 2 });
+  const complain = (error: Error): void => void process.stderr.write(`graphile-worker: ${error.message}\n`);
+  jobPool.on('error', complain).on('connect', (client) => client.on('error', complain));
   const tasks: TaskList = { order: (payload) => effect(payload as Order) };
-  const options = { pgPool: client, noHandleSignals: true, logger: new Logger(() => () => undefined) };
+  const options = { pgPool: jobPool, noHandleSignals: true, logger: new Logger(() => () => undefined) };
   const utils = await makeWorkerUtils(options);
   await utils.migrate();
-  await client.query('truncate graphile_worker._private_jobs');
+  await jobPool.query('truncate graphile_worker._private_jobs');
   const orders = await payloads();
   for (let at = 0; at < orders.length; at += 1_000) {
     await utils.addJobs(orders.slice(at, at + 1_000).map((payload) => ({ identifier: 'order', payload })));
@@ -90,7 +92,7 @@ async function graphileWorker(): Promise<Jobs> {
     },
     stop: async () => {
       await runner?.stop();
-      await client.end();
+      await jobPool.end();
     },
   };
 }
