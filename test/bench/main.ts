@@ -107,7 +107,9 @@ async function run(workloads: readonly Chosen[], rounds: number): Promise<Outcom
   const rows: Row[] = [];
   for (const { name, run: measure } of workloads) {
     const started = performance.now();
-    rows.push(...(await measure(bench)));
+    const measured = await measure(bench);
+    for (const row of measured) say(describe(row)); // a run that is cut off has told what it knew
+    rows.push(...measured);
     seconds[name] = Math.round((performance.now() - started) / 1000);
   }
   return { machine: await machine(bench), seconds, rows };
