@@ -38,15 +38,16 @@ export async function withDatabase<T>(
   }
 }
 
-/** Commits so many transactions of one message each. Their commits are not awaited on disk: only what reads them is timed. */
-export async function writeBacklog(client: pg.Client, messages: number): Promise<void> {
+/** Commits so many messages, `each` in a transaction. Their commits are not awaited on disk: only what reads them is timed. */
+export async function writeBacklog(client: pg.Client, messages: number, each = 1): Promise<void> {
   await client.query('set synchronous_commit = off');
   await client.query(`do $$ begin
-    for n in 1..${messages} loop
+    for n in 1..${messages / each} loop
       insert into tailrace.outbox (message_id, topic, key, type, payload)
-        values (gen_random_uuid(), 'orders', 'order-' || n % 1000, 'OrderPlaced', ${pg.escapeLiteral(payload())});
+        select gen_random_uuid(), 'orders', 'order-' || (n * ${each} + i) % 1000, 'OrderPlaced', ${pg.escapeLiteral(payload())}
+        from generate_series(1, ${each}) i;
       commit;
-      if n % 100000 = 0 then perform tailrace.ensure_outbox_partitions(); end if;
+      if n % 50000 = 0 then perform tailrace.ensure_outbox_partitions(); end if;
     end loop;
   end $$`);
   await client.query('set synchronous_commit = on');
@@ -62,7 +63,8 @@ export async function writeTransaction(client: pg.Client, messages: number): Pro
     from generate_series(1, ${messages}) n`);
 }
 
-function payload(): string {
+/** The JSON of every message of a backlog. */
+export function payload(): string {
   const empty = JSON.stringify({ customer: 'c-1', sku: 'sku-1', quantity: 2, note: '' });
   return empty.replace('""}', `"${'x'.repeat(PAYLOAD_BYTES - empty.length)}"}`);
 }

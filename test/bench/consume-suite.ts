@@ -1,16 +1,20 @@
 import type pg from 'pg';
-import { postgresLog } from '../../src/broker/postgres/index.ts';
-import type { LocalServer } from '../../src/postgres/local-server.ts';
+import { append, positionsOf } from './appended.ts';
 import { PAYLOAD_BYTES, withDatabase } from './backlog.ts';
+import { interleave } from './interleave.ts';
 import { startWorker } from './processes.ts';
 import { row, type Row } from './report.ts';
+import { size, type Bench, type Suite } from './suite.ts';
 
-export interface ConsumeSuiteOptions {
-  readonly server: LocalServer;
-  readonly messages: number;
-  readonly rounds: number;
-  readonly say: (text: string) => void;
-}
+/** A backlog handled by a consumer, by bare `pg` and by job queues in turns, with a row each as effect. */
+export const consumeSuite: Suite = {
+  batches: inBatches,
+  'one-partition': (bench) => oneByOne(bench, 1),
+  'eight-partitions': (bench) => oneByOne(bench, 8),
+};
+
+/** Who handles: see `consume-worker.ts` and `job-worker.ts`. */
+type Who = 'consumer' | 'bare' | 'pg-boss' | 'graphile-worker';
 
 interface Time {
   readonly perSecond: number;
@@ -18,69 +22,106 @@ interface Time {
   readonly cpuMicros: number;
 }
 
-/** A backlog handled by a consumer and by bare `pg` in turns, each message in a transaction of its own, 8 at once. */
-export function consumeSuite({ server, messages, rounds, say }: ConsumeSuiteOptions): Promise<Row[]> {
-  return withDatabase(server.connectionString, 'bench_consume', async (connectionString, client) => {
+const AT_ONCE = 8;
+
+async function inBatches(bench: Bench): Promise<Row[]> {
+  const messages = size(bench, 100_000, 20_000);
+  const { times, ...others } = await handle(bench, { messages, partitions: 8, batch: 500 }, ['consumer', 'bare']);
+  return [
+    row({
+      suite: 'consume',
+      workload: `${messages} messages of ${PAYLOAD_BYTES} bytes in batches of 500, a row each as effect, a processed row each, 8 partitions`,
+      figure: 'speed against the same inserts by bare pg',
+      unit: '×',
+      bar: { atLeast: 0.7 },
+      samples: ratios(times, 'bare'),
+      details: { ...times, ...others },
+    }),
+  ];
+}
+
+async function oneByOne(bench: Bench, partitions: number): Promise<Row[]> {
+  const messages = size(bench, 10_000, 3_000);
+  const peers = ['pg-boss', 'graphile-worker'] as const;
+  const { times, ...others } = await handle(bench, { messages, partitions, batch: 1 }, ['consumer', 'bare', ...peers]);
+  const against = (who: Who, figure: string, atLeast: number): Row =>
+    row({
+      suite: 'consume',
+      workload: `${messages} messages of ${PAYLOAD_BYTES} bytes, a transaction with a row as effect for each, ${AT_ONCE} at once, ${counted(partitions)}`,
+      figure,
+      unit: '×',
+      bar: { atLeast },
+      samples: ratios(times, who),
+      details: { ...times, ...others },
+    });
+  return [
+    against('bare', 'speed against bare pg: BEGIN, processed row, effect, COMMIT', 0.7),
+    ...peers.map((peer) => against(peer, `speed against ${peer}`, 2)),
+  ];
+}
+
+function ratios(times: Times, who: Who): number[] {
+  return times.consumer?.map(({ perSecond }, n) => perSecond / (times[who]?.[n]?.perSecond ?? NaN)) ?? [];
+}
+
+function counted(partitions: number): string {
+  return partitions === 1 ? '1 partition' : `${partitions} partitions`;
+}
+
+type Times = Readonly<Partial<Record<Who, readonly Time[]>>>;
+
+interface Workload {
+  readonly messages: number;
+  readonly partitions: number;
+  readonly batch: number;
+}
+
+function handle(
+  bench: Bench,
+  workload: Workload,
+  contenders: readonly Who[],
+): Promise<{ readonly times: Times; readonly neighbours: readonly number[]; readonly repeated: number }> {
+  const { messages, partitions } = workload;
+  return withDatabase(bench.server.connectionString, 'bench_consume', async (connectionString, client) => {
     await client.query('create table effect (customer text, quantity int)');
-    await appendBacklog(connectionString, client, messages);
-    const times: { readonly consumer: Time; readonly bare: Time }[] = [];
-    for (let n = 0; n < rounds; n++) {
-      const time = async (group: string, isBare: boolean): Promise<Time> => {
-        await client.query('checkpoint');
-        const worker = startWorker('consume-worker.ts', { connectionString, messages, group, isBare });
-        const { seconds, cpuMicros } = await worker.next();
-        await worker.stop();
-        return { perSecond: Math.round(messages / Number(seconds)), cpuMicros: Number(cpuMicros) };
-      };
-      say(`consume: round ${n + 1}, ${messages} messages`);
-      times.push({ bare: await time(`bare-${n}`, true), consumer: await time(`consumer-${n}`, false) });
-    }
-    await assertOnce(client, messages * rounds * 2);
-    return [
-      row({
-        suite: 'consume',
-        workload: `${messages} messages of ${PAYLOAD_BYTES} bytes, a row each as effect, durable commits, 8 at once`,
-        figure: 'speed against bare pg: BEGIN, processed row, effect, COMMIT',
-        unit: 'x',
-        bar: { atLeast: 0.8 },
-        samples: times.map(({ bare, consumer }) => consumer.perSecond / bare.perSecond),
-        details: { consumer: times.map(({ consumer }) => consumer), bare: times.map(({ bare }) => bare) },
-      }),
-    ];
+    await writeOrders(client, messages);
+    await append(connectionString, 'orders', partitions, await positionsOf(client, 'orders'));
+    let runs = 0;
+    const time = (who: Who) => async (): Promise<Time> => {
+      await client.query('truncate effect');
+      await client.query('checkpoint');
+      const worker = startWorker(who === 'consumer' || who === 'bare' ? 'consume-worker.ts' : 'job-worker.ts', {
+        connectionString,
+        ...workload,
+        who,
+        group: `${who}-${(runs += 1)}`,
+      });
+      const { seconds, cpuMicros } = await worker.next();
+      await worker.stop();
+      await assertOnce(client, messages);
+      return { perSecond: Math.round(messages / Number(seconds)), cpuMicros: Number(cpuMicros) };
+    };
+    const { rounds, ...others } = await interleave(
+      bench,
+      `consume, ${counted(partitions)}, ${workload.batch} a transaction`,
+      Object.fromEntries(contenders.map((who) => [who, time(who)])),
+    );
+    const times = Object.fromEntries(contenders.map((who) => [who, rounds.map((round) => round[who] as Time)]));
+    return { times, ...others };
   });
 }
 
-async function appendBacklog(connectionString: string, client: pg.Client, messages: number): Promise<void> {
+async function writeOrders(client: pg.Client, messages: number): Promise<void> {
   const empty = JSON.stringify({ customer: 'c-1', quantity: 2, note: '' });
   const payload = empty.replace('""}', `"${'x'.repeat(PAYLOAD_BYTES - empty.length)}"}`);
-  const { rows } = await client.query<{ position: string }>(
+  await client.query(
     `insert into tailrace.outbox (message_id, topic, key, type, payload)
-     select tailrace.uuid_v7(), 'orders', 'order-' || n % 1000, 'OrderPlaced', $1
-     from generate_series(1, $2::int) n returning position`,
+     select tailrace.uuid_v7(), 'orders', 'order-' || n % 1000, 'OrderPlaced', $1 from generate_series(1, $2::int) n`,
     [payload, messages],
   );
-  const log = postgresLog({ connectionString, partitions: 8 });
-  const released = new AbortController();
-  const writer = await log.acquireWriter({ holder: 'bench', leaseMs: 600_000, signal: released.signal });
-  const count = await writer.partitionCount('orders');
-  const ids = rows.map(({ position }) => Number(position));
-  const PER_APPEND = 500;
-  for (let at = 0; at < ids.length; at += PER_APPEND) {
-    const chunk = ids.slice(at, at + PER_APPEND);
-    const partition = (at / PER_APPEND) % count;
-    await writer.append({ appends: [{ topic: 'orders', partition, ids: chunk }], progress: String(chunk.at(-1)) });
-  }
-  await writer.release();
-  await log.close();
 }
 
 async function assertOnce(client: pg.Client, wanted: number): Promise<void> {
-  const { rows } = await client.query<{ effects: number; processed: number }>(
-    `select (select count(*)::int from effect) as effects,
-       (select count(*)::int from tailrace.processed_message) as processed`,
-  );
-  const [found] = rows;
-  if (found?.effects !== wanted || found.processed !== wanted) {
-    throw new Error(`Wanted ${wanted} effects and processed rows, found ${JSON.stringify(found)}.`);
-  }
+  const { rows } = await client.query<{ effects: number }>('select count(*)::int as effects from effect');
+  if (rows[0]?.effects !== wanted) throw new Error(`Wanted ${wanted} effects, found ${rows[0]?.effects}.`);
 }

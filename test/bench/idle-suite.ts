@@ -1,21 +1,19 @@
 import type pg from 'pg';
-import type { LocalServer } from '../../src/postgres/local-server.ts';
 import { withDatabase } from './backlog.ts';
-import { CLI, until } from './memory-suite.ts';
-import { startProgram } from './processes.ts';
+import { CLI } from './memory-suite.ts';
+import { startProgram, until } from './processes.ts';
 import { row, type Row } from './report.ts';
-
-export interface IdleSuiteOptions {
-  readonly server: LocalServer;
-  readonly mebibytes: number;
-  readonly say: (text: string) => void;
-}
+import { size, type Bench, type Suite } from './suite.ts';
 
 const SETTLE_SECONDS = 30;
 const RETAINED_BELOW_MIB = 64;
 
 /** How long an idle outbox keeps the WAL that another table has written: seconds until its slot holds less than 64 MiB. */
-export function idleSuite({ server, mebibytes, say }: IdleSuiteOptions): Promise<Row[]> {
+export const idleSuite: Suite = { writes: beside };
+
+function beside(bench: Bench): Promise<Row[]> {
+  const { server, say } = bench;
+  const mebibytes = size(bench, 1024, 256);
   return withDatabase(server.connectionString, 'bench_idle', async (connectionString, client) => {
     const relay = startProgram(CLI, ['relay', '--database-url', connectionString, '--json']);
     try {
@@ -42,7 +40,7 @@ export function idleSuite({ server, mebibytes, say }: IdleSuiteOptions): Promise
           workload: `an outbox without messages while another table writes ${mebibytes} MiB`,
           figure: `after the writes, until the slot retains under ${RETAINED_BELOW_MIB} MiB`,
           unit: 's',
-          bar: { below: SETTLE_SECONDS },
+          bar: { atMost: SETTLE_SECONDS },
           samples: [elapsed()],
           details: { retainedMiBAtEndOfWrites: atEnd, retainedMiB: retained },
         }),

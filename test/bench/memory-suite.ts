@@ -1,60 +1,70 @@
 import { fileURLToPath } from 'node:url';
 import type pg from 'pg';
-import type { LocalServer } from '../../src/postgres/local-server.ts';
 import { withDatabase, writeBacklog, writeTransaction, PAYLOAD_BYTES } from './backlog.ts';
-import { memoryMiB, startProgram, startWorker } from './processes.ts';
+import { memoryMiB, startProgram, startWorker, until } from './processes.ts';
 import { row, type Row } from './report.ts';
+import { size, type Bench, type Suite } from './suite.ts';
 
-export interface MemorySuiteOptions {
-  readonly server: LocalServer;
-  readonly messages: number;
-  readonly say: (text: string) => void;
-}
+/** The highest resident memory of a process while it works off a backlog, or streams one large transaction. */
+export const memorySuite: Suite = { backlog, transaction };
 
 export const CLI = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url));
-const POLL_MS = 200;
+const BAR_MIB = 150;
 
-/**
- * The highest resident memory of a `tailrace relay` process while it works off a backlog of small transactions, and while it
- * streams one large one from a server that ends a walsender which hears nothing for 3 s.
- */
-export async function memorySuite(options: MemorySuiteOptions): Promise<Row[]> {
-  return [await backlogRow(options), await transactionRow(options)];
-}
-
-function backlogRow({ server, messages, say }: MemorySuiteOptions): Promise<Row> {
-  return withDatabase(server.connectionString, 'bench_memory', async (connectionString, client) => {
+/** A `tailrace relay`, and then a consumer with batch handlers, go through the same messages. */
+function backlog(bench: Bench): Promise<Row[]> {
+  const messages = size(bench, 1_000_000, 200_000);
+  return withDatabase(bench.server.connectionString, 'bench_memory', async (connectionString, client) => {
     const warmUp = startWorker('relay-worker.ts', { connectionString, messages: 0 });
     await warmUp.next();
     await warmUp.stop();
-    say(`memory: writing ${messages} messages`);
+    bench.say(`memory: writing ${messages} messages`);
     await writeBacklog(client, messages);
+    bench.say('memory: the relay');
     const relay = startProgram(CLI, ['relay', '--database-url', connectionString, '--json']);
     const started = performance.now();
     await until(async () => (await recordsInLog(client)) >= messages);
     const seconds = (performance.now() - started) / 1000;
-    const { peak } = await memoryMiB(relay.pid);
+    const relayMemory = await memoryMiB(relay.pid);
     await relay.stop();
-    return row({
-      suite: 'memory',
-      workload: `relay process through a backlog of ${messages} messages of ${PAYLOAD_BYTES} bytes`,
-      figure: 'peak resident memory',
-      unit: 'MiB',
-      bar: { below: 200 },
-      samples: [peak],
-      details: { messagesPerSecond: Math.round(messages / seconds) },
+    bench.say('memory: the consumer');
+    await client.query('create table effect (customer text, quantity int)');
+    const consumer = startWorker('consume-worker.ts', {
+      connectionString,
+      messages,
+      group: 'memory',
+      who: 'consumer',
+      batch: 500,
     });
+    const handled = await consumer.next();
+    const peak = Number(handled['peakMiB']);
+    await consumer.stop();
+    const of = (process: string, peakMiB: number, took: number): Row =>
+      row({
+        suite: 'memory',
+        workload: `${process} through a backlog of ${messages} messages of ${PAYLOAD_BYTES} bytes`,
+        figure: 'peak resident memory',
+        unit: 'MiB',
+        bar: { atMost: BAR_MIB },
+        samples: [peakMiB],
+        details: { messagesPerSecond: Math.round(messages / took) },
+      });
+    return [
+      of('relay process', relayMemory.peak, seconds),
+      of('consumer process with batch handlers', peak, Number(handled['seconds'])),
+    ];
   });
 }
 
-function transactionRow({ server, messages, say }: MemorySuiteOptions): Promise<Row> {
-  return withDatabase(server.connectionString, 'bench_transaction', async (connectionString, client) => {
+function transaction(bench: Bench): Promise<Row[]> {
+  const messages = size(bench, 1_000_000, 200_000);
+  return withDatabase(bench.server.connectionString, 'bench_transaction', async (connectionString, client) => {
     await setServer(client, "set wal_sender_timeout = '3s'");
     const relay = startProgram(CLI, ['relay', '--database-url', connectionString, '--json']);
     try {
       await until(async () => (await walsenders(client)).length > 0);
       const senders = new Set(await walsenders(client));
-      say(`memory: writing ${messages} messages in one transaction`);
+      bench.say(`memory: writing ${messages} messages in one transaction`);
       await writeTransaction(client, messages);
       const started = performance.now();
       await until(async () => {
@@ -63,15 +73,17 @@ function transactionRow({ server, messages, say }: MemorySuiteOptions): Promise<
       });
       const seconds = (performance.now() - started) / 1000;
       const { peak } = await memoryMiB(relay.pid);
-      return row({
-        suite: 'memory',
-        workload: `relay process through one transaction of ${messages} messages of ${PAYLOAD_BYTES} bytes, wal_sender_timeout 3 s`,
-        figure: 'peak resident memory',
-        unit: 'MiB',
-        bar: { below: 200 },
-        samples: [peak],
-        details: { messagesPerSecond: Math.round(messages / seconds), streams: senders.size },
-      });
+      return [
+        row({
+          suite: 'memory',
+          workload: `relay process through one transaction of ${messages} messages of ${PAYLOAD_BYTES} bytes, wal_sender_timeout 3 s`,
+          figure: 'peak resident memory',
+          unit: 'MiB',
+          bar: { atMost: 200 },
+          samples: [peak],
+          details: { messagesPerSecond: Math.round(messages / seconds), streams: senders.size },
+        }),
+      ];
     } finally {
       await relay.stop();
       await setServer(client, 'reset wal_sender_timeout');
@@ -92,11 +104,8 @@ async function walsenders(client: pg.Client): Promise<number[]> {
   return rows.map(({ pid }) => pid);
 }
 
-export async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-}
-
-async function recordsInLog(client: pg.Client): Promise<number> {
+/** How many records the log of this database holds. */
+export async function recordsInLog(client: pg.Client): Promise<number> {
   const { rows } = await client.query<{ n: number }>(
     'select coalesce(sum(count), 0)::int as n from tailrace.log_entry',
   );

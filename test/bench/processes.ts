@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
+import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 
 /** A child process of the bench, which speaks JSON lines on stdout and stops when its stdin ends. */
@@ -77,12 +78,24 @@ export async function memoryMiB(pid: number): Promise<{ now: number; peak: numbe
 }
 
 /** Runs a program to its end and answers how long that took, in seconds. */
-export async function timeProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
+export async function timeProgram(program: string, args: readonly string[]): Promise<number> {
   const started = performance.now();
-  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'], env: { ...process.env, ...env } });
+  const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let complaints = '';
   child.stderr.setEncoding('utf8').on('data', (text: string) => (complaints += text));
   const [code] = (await once(child, 'close')) as [number | null];
   if (code !== 0) throw new Error(`${program} ended with ${String(code)}: ${complaints}`);
   return (performance.now() - started) / 1000;
+}
+
+/** Waits; less long if `signal` fires. */
+export async function pause(seconds: number, signal?: AbortSignal): Promise<void> {
+  await setTimeout(seconds * 1000, undefined, { signal }).catch(() => undefined); // it fired
+}
+
+const POLL_MS = 200;
+
+/** Waits until `condition` holds; asks it five times a second. */
+export async function until(condition: () => Promise<boolean>): Promise<void> {
+  while (!(await condition())) await pause(POLL_MS / 1000);
 }

@@ -1,11 +1,16 @@
 import { once } from 'node:events';
 import { postgresLog } from '../../src/broker/postgres/index.ts';
-import { createRelay, walSource } from '../../src/relay/index.ts';
+import { createRelay, pollingSource, walSource } from '../../src/relay/index.ts';
 
 /** A relay. Reports once when it leads, and once when `messages` are in the log; stops when stdin ends. */
-const { connectionString, messages } = JSON.parse(process.argv[2] ?? '') as {
+const {
+  connectionString,
+  messages,
+  mode = 'wal',
+} = JSON.parse(process.argv[2] ?? '') as {
   connectionString: string;
   messages: number;
+  mode?: 'wal' | 'polling';
 };
 
 const report = (fields: object): void => {
@@ -14,7 +19,7 @@ const report = (fields: object): void => {
 
 const log = postgresLog({ connectionString });
 const relay = createRelay({
-  source: walSource({ connectionString }),
+  source: mode === 'wal' ? walSource({ connectionString }) : pollingSource({ connectionString }),
   log,
   logger: {
     debug: () => undefined,
@@ -26,7 +31,7 @@ const relay = createRelay({
 const startedAt = performance.now();
 const cpu = process.cpuUsage();
 await relay.start();
-while (relay.status().source?.mode !== 'wal') await new Promise((resolve) => setTimeout(resolve, 5));
+while (relay.status().source?.mode !== mode) await new Promise((resolve) => setTimeout(resolve, 5));
 report({ leading: true });
 if (messages > 0) {
   while (relay.status().appended < messages) await new Promise((resolve) => setTimeout(resolve, 5));

@@ -6,15 +6,17 @@ export interface Row {
   readonly unit: string;
   /** The median of the samples. */
   readonly value: number;
+  /** The lowest and the highest of them. */
+  readonly spread: readonly [number, number];
   /** What it must reach: at least for a ratio, at most for the others. */
-  readonly bar: { readonly atLeast: number } | { readonly below: number };
+  readonly bar: { readonly atLeast: number } | { readonly atMost: number };
   readonly ok: boolean;
   readonly samples: readonly number[];
   /** What the samples were made from, and what else was measured on the way. */
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-function median(samples: readonly number[]): number {
+export function median(samples: readonly number[]): number {
   return quantile(samples, 0.5);
 }
 
@@ -24,15 +26,26 @@ export function quantile(samples: readonly number[], q: number): number {
   return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil(q * sorted.length) - 1))] ?? NaN;
 }
 
-export function row(fields: Omit<Row, 'value' | 'ok'>): Row {
+export function row(fields: Omit<Row, 'value' | 'spread' | 'ok'>): Row {
   const value = median(fields.samples);
-  const ok = 'atLeast' in fields.bar ? value >= fields.bar.atLeast : value < fields.bar.below;
-  return { ...fields, value, ok };
+  const ok = 'atLeast' in fields.bar ? value >= fields.bar.atLeast : value <= fields.bar.atMost;
+  const spread = [Math.min(...fields.samples), Math.max(...fields.samples)] as const;
+  return { ...fields, value, spread, ok };
 }
 
-export function describe({ suite, workload, figure, unit, value, bar, ok, samples }: Row): string {
+export function describe({
+  suite,
+  workload,
+  figure,
+  unit,
+  value,
+  spread: [lowest, highest],
+  bar,
+  ok,
+  samples,
+}: Row): string {
   const digits = (number: number): string => number.toFixed(number < 10 ? 2 : 0);
-  const wanted = 'atLeast' in bar ? `at least ${bar.atLeast}` : `below ${bar.below}`;
-  const spread = `${digits(Math.min(...samples))}–${digits(Math.max(...samples))} in ${samples.length} samples`;
+  const wanted = 'atLeast' in bar ? `at least ${bar.atLeast}` : `at most ${bar.atMost}`;
+  const spread = `${digits(lowest)}–${digits(highest)} in ${samples.length} samples`;
   return `${ok ? 'ok  ' : 'FAIL'} ${suite}: ${figure} ${digits(value)} ${unit} (${wanted}; ${spread}) — ${workload}`;
 }

@@ -4,18 +4,21 @@ import { postgresLog } from '../../src/broker/postgres/index.ts';
 import { createConsumer, type Consumer } from '../../src/consumer/index.ts';
 import { defineEvent } from '../../src/index.ts';
 
-/** Eight members of a group, without effects. A line `restless` on stdin lets one leave and join every 300 ms; `quiet` ends that. */
+/**
+ * Eight members of a group, without effects, in a process that is there before anything is measured: what the start of a
+ * process costs is not ours. A line `restless` on stdin lets one leave and join every 300 ms; `quiet` ends that.
+ */
 const { connectionString } = JSON.parse(process.argv[2] ?? '') as { connectionString: string };
 
 const MEMBERS = 8;
 const EVERY_MS = 300;
-const Ticked = defineEvent<{ n: number }>('Ticked', { topic: 'ticks' });
+const Ordered = defineEvent<{ n: number }>('Ordered', { topic: 'orders' });
 const log = postgresLog({ connectionString });
 const database = new pg.Pool({ connectionString, max: 3 * MEMBERS });
 
 async function join(): Promise<Consumer> {
   const consumer = createConsumer({ log, group: 'restless', database, concurrency: 2, startFrom: 'latest' });
-  consumer.on(Ticked, () => undefined);
+  consumer.on(Ordered, () => undefined);
   await consumer.start();
   return consumer;
 }

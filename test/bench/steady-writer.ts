@@ -14,7 +14,13 @@ const { connectionString, perSecond } = JSON.parse(process.argv[2] ?? '') as {
 
 const CONNECTIONS = 16;
 const ROWS = 10_000;
+/** Every so manieth message is for the topic that members of the group read: handlers are not what is measured. */
+const ORDER_EVERY = 20;
 const Ticked = defineEvent<{ n: number; note: string }>('Ticked', { topic: 'ticks', key: ({ n }) => `key-${n % 100}` });
+const Ordered = defineEvent<{ n: number; note: string }>('Ordered', {
+  topic: 'orders',
+  key: ({ n }) => `key-${n % 100}`,
+});
 const outbox = createOutbox();
 const pool = new pg.Pool({ connectionString, max: CONNECTIONS });
 const note = 'x'.repeat(270);
@@ -28,8 +34,12 @@ async function commitOne(n: number): Promise<void> {
   const startedAt = performance.now();
   try {
     await client.query('begin');
-    await client.query('update stock set left_over = left_over - 1 where id = $1', [n % ROWS]);
-    await outbox.publish(client, Ticked({ n, note }));
+    await client.query({
+      name: 'take',
+      text: 'update stock set left_over = left_over - 1 where id = $1',
+      values: [n % ROWS],
+    });
+    await outbox.publish(client, n % ORDER_EVERY === 0 ? Ordered({ n, note }) : Ticked({ n, note }));
     await client.query('commit');
     window.push(performance.now() - startedAt);
   } finally {

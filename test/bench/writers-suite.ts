@@ -1,19 +1,29 @@
-import pg from 'pg';
-import type { LocalServer } from '../../src/postgres/local-server.ts';
+import type pg from 'pg';
 import { withDatabase } from './backlog.ts';
-import { startWorker, type Worker } from './processes.ts';
+import {
+  changingPartitions,
+  heldSnapshot,
+  makeSmallPartitions,
+  restlessMembers,
+  type Disturbance,
+} from './disturbances.ts';
+import { interleave } from './interleave.ts';
+import { pause, startWorker, type Worker } from './processes.ts';
 import { row, type Row } from './report.ts';
+import { size, type Bench, type Suite } from './suite.ts';
 
-export interface WritersSuiteOptions {
-  readonly server: LocalServer;
-  readonly perSecond: number;
-  /** How long each window lasts. */
-  readonly seconds: number;
-  /** How long a transaction is held open in each round; the window is its end. */
-  readonly holdSeconds: number;
-  readonly rounds: number;
-  readonly say: (text: string) => void;
-}
+/** What business transactions pay for what goes on beside them: the ratio of their p99 with and without it, in turns. */
+export const writersSuite: Suite = {
+  xmin: (bench) =>
+    whileWriting(bench, ({ connectionString }) => Promise.resolve(heldSnapshot(connectionString, size(bench, 60, 10)))),
+  partitions: (bench) =>
+    whileWriting(bench, ({ connectionString }) => Promise.resolve(changingPartitions(connectionString))),
+  members: (bench) => whileWriting(bench, ({ connectionString }) => restlessMembers(connectionString)),
+};
+
+const PER_SECOND = 2_000;
+const WARM_UP_SECONDS = 3;
+const BAR = 1.3;
 
 interface Window {
   readonly commits: number;
@@ -21,61 +31,62 @@ interface Window {
   readonly p99: number;
 }
 
-/** Something that writers should not notice. */
-interface Disturbance {
-  readonly name: string;
-  readonly begin: () => Promise<void>;
-  readonly end: () => Promise<void>;
-}
-
-const BAR = 1.3;
-
-/** What business transactions pay for what goes on beside them: the ratio of their p99 with and without it, in turns. */
-export function writersSuite(options: WritersSuiteOptions): Promise<Row[]> {
-  const { server, perSecond } = options;
-  return withDatabase(server.connectionString, 'bench_writers', async (connectionString, client) => {
-    await client.query('create table stock (id int primary key, left_over bigint not null)');
-    await client.query('insert into stock select n, 0 from generate_series(0, 9999) n');
+function whileWriting(
+  bench: Bench,
+  makeDisturbance: (at: { readonly connectionString: string }) => Promise<Disturbance>,
+): Promise<Row[]> {
+  return withDatabase(bench.server.connectionString, 'bench_writers', async (connectionString, client) => {
+    await prepare(client);
     const relay = startWorker('relay-worker.ts', { connectionString, messages: 0 });
     await relay.next();
-    await client.query(`select tailrace.publish('ticks', null, 'Ticked', '{"n":-1}')`); // the topic comes with it
-    const writer = startWorker('steady-writer.ts', { connectionString, perSecond });
+    await client.query(`select tailrace.publish(topic, null, type, '{"n":-1}')
+      from (values ('ticks', 'Ticked'), ('orders', 'Ordered')) v (topic, type)`); // the topics come with them
+    const writer = startWorker('steady-writer.ts', { connectionString, perSecond: PER_SECOND });
     try {
-      await pause(options.seconds);
-      const held = await measure(writer, heldSnapshot(connectionString, options), options);
-      const members = startWorker('restless-members.ts', { connectionString });
-      await members.next();
-      const restless = await measure(writer, restlessness(members), options);
-      await members.stop();
-      return [held, restless];
+      const disturbance = await makeDisturbance({ connectionString });
+      try {
+        await pause(WARM_UP_SECONDS);
+        return [await measure(bench, writer, disturbance)];
+      } finally {
+        await disturbance.close();
+      }
     } finally {
       await Promise.all([writer.stop(), relay.stop()]);
     }
   });
 }
 
-async function measure(
-  writer: Worker,
-  { name, begin, end }: Disturbance,
-  { perSecond, seconds, rounds, say }: WritersSuiteOptions,
-): Promise<Row> {
-  const quiet: Window[] = [];
-  const disturbed: Window[] = [];
-  for (let round = 1; round <= rounds; round++) {
-    say(`writers: ${name}, round ${round}`);
-    quiet.push(await windowOf(writer, seconds));
-    await begin();
-    disturbed.push(await windowOf(writer, seconds));
-    await end();
-  }
+async function prepare(client: pg.Client): Promise<void> {
+  await client.query('create table stock (id int primary key, left_over bigint not null)');
+  await client.query('insert into stock select n, 0 from generate_series(0, 9999) n');
+  await makeSmallPartitions(client);
+}
+
+async function measure(bench: Bench, writer: Worker, { name, begin, end }: Disturbance): Promise<Row> {
+  const seconds = size(bench, 6, 3);
+  const done: unknown[] = [];
+  const { rounds, ...others } = await interleave(bench, `writers ${name}`, {
+    quiet: () => windowOf(writer, seconds),
+    disturbed: async () => {
+      await begin();
+      const window = await windowOf(writer, seconds);
+      done.push(await end());
+      return window;
+    },
+  });
   return row({
     suite: 'writers',
-    workload: `${perSecond} transactions/s ${name}, windows of ${seconds} s in turns with others without it`,
+    workload: `${PER_SECOND} transactions/s ${name}, windows of ${seconds} s in turns with others without it`,
     figure: 'p99 of a business transaction, divided by that without',
     unit: '×',
-    bar: { below: BAR },
-    samples: disturbed.map(({ p99 }, n) => p99 / (quiet[n]?.p99 ?? NaN)),
-    details: { quiet, disturbed },
+    bar: { atMost: BAR },
+    samples: rounds.map(({ quiet, disturbed }) => disturbed.p99 / quiet.p99),
+    details: {
+      quiet: rounds.map(({ quiet }) => quiet),
+      disturbed: rounds.map((one) => one.disturbed),
+      done,
+      ...others,
+    },
   });
 }
 
@@ -84,41 +95,4 @@ async function windowOf(writer: Worker, seconds: number): Promise<Window> {
   await pause(seconds);
   writer.tell('report');
   return (await writer.next()) as unknown as Window;
-}
-
-/** A write transaction with a snapshot, which holds back the horizon of the whole cluster. */
-function heldSnapshot(connectionString: string, { seconds, holdSeconds }: WritersSuiteOptions): Disturbance {
-  let client: pg.Client | undefined;
-  return {
-    name: `while a transaction has held xmin for ${holdSeconds} s`,
-    begin: async () => {
-      client = new pg.Client(connectionString);
-      await client.connect();
-      await client.query('begin isolation level repeatable read');
-      await client.query('select pg_current_xact_id()');
-      await pause(holdSeconds - seconds);
-    },
-    end: async () => {
-      await client?.query('rollback');
-      await client?.end();
-    },
-  };
-}
-
-function restlessness(members: Worker): Disturbance {
-  return {
-    name: 'while 8 members of a group leave and join, one every 300 ms',
-    begin: async () => {
-      members.tell('restless');
-      await members.next();
-    },
-    end: async () => {
-      members.tell('quiet');
-      await members.next();
-    },
-  };
-}
-
-function pause(seconds: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 }
