@@ -224,6 +224,7 @@ describe('a group that is behind', () => {
         leaseSeconds: expect.any(Number),
         staticLeaseSeconds: null,
         canary: false,
+        inHand: null,
         joinedAt: expect.stringMatching(/^\d{4}-.*Z$/),
       },
     ]);
