@@ -67,6 +67,8 @@ export interface ServerSample {
   readonly transactionMs: number;
   /** How long the server took to say so: on a busy machine everything takes longer. */
   readonly answerMs: number;
+  /** Whose transaction that is, and what it does. */
+  readonly oldest?: string;
 }
 
 /** The slot was acknowledged up to `confirmed` while the log was durable up to `durable` only. */
@@ -360,7 +362,8 @@ function judgeServer(samples: readonly ServerSample[], limitBytes: number): Brea
   const old = samples.find(({ transactionMs, answerMs }) => transactionMs > OLDEST_TRANSACTION_MS + ANSWERS * answerMs);
   if (old !== undefined) {
     const what = `a transaction of a relay was open for ${Math.round(old.transactionMs)} ms`;
-    breaches.push({ invariant: 'I11', what: `${what}, and the server answered within ${Math.round(old.answerMs)} ms` });
+    const answer = `the server answered within ${Math.round(old.answerMs)} ms`;
+    breaches.push({ invariant: 'I11', what: `${what}, and ${answer}: ${old.oldest ?? 'it is not known which'}` });
   }
   return breaches;
 }

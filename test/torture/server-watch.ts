@@ -39,11 +39,14 @@ export class ServerWatch {
   async #look(): Promise<void> {
     const calmSinceMs = this.#calmSinceMs();
     const startedMs = monotonicMs();
-    const row = await this.#database.one<{ retained: string; age_ms: number }>(
+    const row = await this.#database.one<{ retained: string; age_ms: number; oldest: string | null }>(
       `select (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)), 0) from pg_replication_slots
            where database = current_database()) as retained,
-         (select coalesce(max(extract(epoch from clock_timestamp() - xact_start)), 0)::float8 * 1000 from pg_stat_activity
-           where application_name ~ '^tailrace (relay|writer|log)' and application_name <> 'tailrace relay slot') as age_ms`,
+         coalesce(extract(epoch from clock_timestamp() - xact_start), 0)::float8 * 1000 as age_ms,
+         application_name || ', ' || state || ', ' || coalesce(wait_event, 'waits for nothing') || ', ' || left(query, 200) as oldest
+       from (select 1) once left join pg_stat_activity on application_name ~ '^tailrace (relay|writer|log)'
+         and application_name <> 'tailrace relay slot' and xact_start is not null
+       order by xact_start limit 1`,
     );
     const endedMs = monotonicMs();
     if (this.#calmSinceMs() !== calmSinceMs) return;
@@ -51,6 +54,7 @@ export class ServerWatch {
       retainedWalBytes: Number(row.retained),
       transactionMs: calmSinceMs === undefined ? 0 : Math.min(row.age_ms, endedMs - calmSinceMs),
       answerMs: endedMs - startedMs,
+      ...(row.oldest !== null && { oldest: row.oldest }),
     });
   }
 }
