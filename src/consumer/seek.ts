@@ -1,7 +1,7 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Log, PartitionEnds } from '../broker/log.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { inGroup, type GroupDatabase, type LockedGroup, type StoredPlace } from './group-admin.ts';
+import { groupInUse, inGroup, type GroupDatabase, type LockedGroup, type StoredPlace } from './group-admin.ts';
 
 /**
  * Where a group is to go on: at an offset, at the first record appended at a time or later, at the first or behind the last
@@ -51,7 +51,7 @@ export interface KnownPlace {
  * does every `cursorIntervalMs`.
  *
  * @throws TailraceError `UNKNOWN_GROUP`: no such group, or it has no place there; `UNKNOWN_TOPIC`; `OFFSET_OUT_OF_RANGE`;
- * `INVALID_OPTION`: a time in the future; `NOT_MIGRATED`.
+ * `GROUP_IN_USE`: messages are set aside that the log has lost; `INVALID_OPTION`: a time in the future; `NOT_MIGRATED`.
  */
 export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
   const { log, database, group, topic, partition, dryRun = false, schema = DEFAULT_SCHEMA } = options;
@@ -71,9 +71,27 @@ export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
 
 async function move(locked: LockedGroup, topic: string, moves: readonly SeekMove[], ends: readonly PartitionEnds[]) {
   const endOf = new Map(ends.map(({ partition, end }) => [partition, end]));
-  await locked.move(
-    topic,
-    moves.map((each) => ({ ...each, end: endOf.get(each.partition) ?? 0n })),
+  const ending = moves.map((each) => ({ ...each, end: endOf.get(each.partition) ?? 0n }));
+  for (const each of ending) if (each.from > each.end) await assertNothingParkedBeyond(locked, topic, each);
+  await locked.move(topic, ending);
+}
+
+/** What is parked is known by its offset. Beyond the end of a log that lost it, offsets are given out again. */
+async function assertNothingParkedBeyond(
+  locked: LockedGroup,
+  topic: string,
+  { partition, end }: { readonly partition: number; readonly end: bigint },
+): Promise<void> {
+  const { rows } = await locked.client.query<{ count: number; dead: number }>(
+    `select count(*)::int as count, count(*) filter (where dead)::int as dead from ${locked.schema}.parked_message
+      where group_name = $1 and topic = $2 and partition = $3 and record_offset >= $4`,
+    [locked.group, topic, partition, end.toString()],
+  );
+  const { count = 0, dead = 0 } = rows[0] ?? {};
+  if (count === 0) return;
+  throw groupInUse(
+    locked.group,
+    `has ${count} messages set aside in ${topic} partition ${partition} that its log has lost, ${dead} of them dead letters, and their offsets, from ${end} on, would be given out again. Expected none: discard or redrive the dead letters (tailrace dead-letters), let the others be retried, and move the group then. Nothing was changed.`,
   );
 }
 

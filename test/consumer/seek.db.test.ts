@@ -139,6 +139,17 @@ it('a log that lost its end: what comes again is known as handled, and what is n
   const lost = await stream.rows<LostEntry>(
     'delete from tailrace.log_entry where base >= 3 returning base, partition, ids, seq',
   );
+  await stream.pool
+    .query(`insert into tailrace.parked_message (group_name, topic, partition, record_offset, message_id, type, kind,
+      headers, payload, occurred_at, dead, reason, attempts)
+    select 'counting', 'numbers', 0, 4, gen_random_uuid(), 'T', 'event', '{}', '{}', now(), true, 'HANDLER_FAILED', 1`);
+  await expect(seek(stream, 'latest')).rejects.toMatchObject({
+    code: 'GROUP_IN_USE',
+    message: expect.stringMatching(
+      /1 messages set aside in numbers partition 0 .* lost, 1 of them dead letters.* from 3 on/,
+    ) as string,
+  });
+  await stream.pool.query('delete from tailrace.parked_message');
   expect(await seek(stream, 'latest')).toEqual([{ partition: 0, from: 5n, to: 3n }]);
   const idsAt = (base: string): LostEntry => lost.find((entry) => entry.base === base)!;
   for (const [base, entry] of [idsAt('5'), idsAt('3'), idsAt('4')].entries()) {
