@@ -51,3 +51,17 @@ test('a row that did not come ends the reading', async () => {
   expect(() => clock.append(batch)).toThrow(/Of 10 new messages in the outbox, 9 came by the WAL/);
   client.release();
 });
+
+test('where no checkpoint is due, rows that are to come are awaited all the same, and nothing else', async () => {
+  await using database = await createTestDatabase();
+  const client = await database.pool.connect();
+  const clock = new CheckpointClock(client, 'tailrace', await snapshotOf(database), []);
+  await clock.tick(false);
+  expect(clock.awaits).toBeUndefined();
+  await publish(database, 1);
+  await clock.tick(false);
+  expect(clock.awaits).toBeDefined();
+  const batch = await streamed(database, 1);
+  expect(() => clock.append(batch)).toThrow(/Of 1 new messages in the outbox, 0 came by the WAL/);
+  client.release();
+});

@@ -41,18 +41,22 @@ export class CheckpointClock {
     return this.#pending?.insertLsn;
   }
 
-  /** Takes a snapshot, unless one waits or is being taken already, or rows that the log holds are not visible yet. */
-  async tick(): Promise<void> {
+  /**
+   * Takes a snapshot, unless one waits or is being taken already, or rows that the log holds are not visible yet. Where no
+   * checkpoint `isDue` it is used only if it sees rows that the last one did not: the stream is to bring them, or leaves them
+   * out, and then that has to be known before it brings later ones.
+   */
+  async tick(isDue = true): Promise<void> {
     if (this.#pending !== undefined || this.#isTaking) return;
     this.#isTaking = true;
     try {
-      await this.#takeSnapshot();
+      await this.#takeSnapshot(isDue);
     } finally {
       this.#isTaking = false;
     }
   }
 
-  async #takeSnapshot(): Promise<void> {
+  async #takeSnapshot(isDue: boolean): Promise<void> {
     const result = await this.#client.query<{ snapshot: string; insert_lsn: string; visible: string; fresh: string }>(
       `with s as materialized (select pg_current_snapshot()::text as snapshot)
         select s.snapshot, (select count(*) from ${this.#outbox} where position = any($1::bigint[])) as visible,
@@ -63,6 +67,7 @@ export class CheckpointClock {
     );
     const row = result.rows[0];
     if (row === undefined || Number(row.visible) < this.#unverified.length) return;
+    if (!isDue && row.fresh === '0') return;
     this.#unverified = [];
     const snapshot = Snapshot.parse(row.snapshot);
     this.#pending = { snapshot, insertLsn: parseLsn(row.insert_lsn), expected: Number(row.fresh), came: 0 };

@@ -98,7 +98,7 @@ export class WalReader implements SourceReader {
       if (this.#durable > this.#acknowledged) this.#sendStatus(false);
     });
     this.#every(CHECKPOINT_INTERVAL_MS, () => {
-      if (this.#wantsCheckpoint()) this.#ticking = this.#tick();
+      if (this.#failure === undefined) this.#ticking = this.#tick(this.#wantsCheckpoint());
     });
   }
 
@@ -170,16 +170,15 @@ export class WalReader implements SourceReader {
   }
 
   #wantsCheckpoint(): boolean {
-    if (this.#failure !== undefined) return false;
     if (this.#dirty) return true;
     const ahead = (this.#stream?.received ?? this.#durable) - this.#durable;
     return ahead >= IDLE_ADVANCE_BYTES || (ahead > 0n && performance.now() - this.#movedAtMs >= IDLE_ADVANCE_MS);
   }
 
   /** Takes a snapshot and asks the server how far it has sent. */
-  async #tick(): Promise<void> {
+  async #tick(isDue: boolean): Promise<void> {
     try {
-      await this.#parts.clock.tick();
+      await this.#parts.clock.tick(isDue);
       if (this.#parts.clock.awaits === undefined) return;
       this.#sendStatus(true);
       if (this.#checkpointDue()) this.#wake.notify();
