@@ -66,6 +66,7 @@ export function addTailCommand(program: Command, terminal: Terminal): void {
       exampleHelp(
         'tailrace tail orders',
         "tailrace tail orders --from earliest --exit --format '%k\\t%s'",
+        'tailrace tail orders --from earliest --header tenant=acme',
         'tailrace tail orders --from 2026-01-31T09:00:00Z --type OrderPlaced --count 10 --format json',
       ),
     )

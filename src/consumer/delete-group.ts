@@ -76,7 +76,7 @@ async function rememberEpochs({ client, schema, group }: LockedGroup): Promise<v
 function inUse(group: string, members: readonly string[]): TailraceError {
   return new TailraceError(
     'GROUP_IN_USE',
-    `The group ${group} has ${members.length} members: ${members.slice(0, 5).join(', ')}. Expected none. Stop them first, or delete it by force: then they begin as a new group.`,
+    `The group ${group} has ${members.length === 1 ? 'a member' : `${members.length} members`}: ${members.slice(0, 5).join(', ')}. Expected none. Stop them first, or delete it by force: then they begin as a new group.`,
     { details: { group, members: members.length } },
   );
 }

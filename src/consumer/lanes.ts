@@ -31,8 +31,9 @@ interface Lane<Item, Group> {
 
 /**
  * Decides what may run now: items of one lane strictly in the order they came, different lanes side by side, never more
- * than `concurrency` units at once, the lane that has waited longest first. A unit that is held (until a retry is due)
- * blocks its lane but leaves its place to others.
+ * than `concurrency` units at once, the lane that has waited longest first. What has run already and failed comes before
+ * what has not: behind all that was read ahead, a retry or a dead letter would be late by as much. A unit that is held (until a
+ * retry is due) blocks its lane but leaves its place to others.
  *
  * A lane is `idle → ready → running → ready | idle`, or `running → held → ready`; any of them can be `dropped`.
  */
@@ -41,6 +42,8 @@ export class Lanes<Item, Group> {
   readonly #groups = new Map<Group, Map<string | symbol, Lane<Item, Group>>>();
   readonly #lanes = new Map<Unit<Item>, Lane<Item, Group>>();
   #ready: Lane<Item, Group>[] = [];
+  /** Ready too, and first: what they begin with has failed before. */
+  #urgent: Lane<Item, Group>[] = [];
   #running = 0;
 
   constructor(rules: LaneRules<Item, Group>) {
@@ -72,7 +75,7 @@ export class Lanes<Item, Group> {
    */
   take(): Unit<Item> | undefined {
     if (this.#running >= this.#rules.concurrency) return undefined;
-    for (let lane = this.#ready.shift(); lane !== undefined; lane = this.#ready.shift()) {
+    for (let lane = this.#nextReady(); lane !== undefined; lane = this.#nextReady()) {
       if (lane.state !== 'ready') continue;
       lane.state = 'running';
       this.#running += 1;
@@ -103,7 +106,8 @@ export class Lanes<Item, Group> {
     const lane = this.#lanes.get(unit);
     if (lane?.state === 'held' && lane.again === unit) {
       this.#lanes.delete(unit);
-      this.#makeReady(lane);
+      // What has only been held up, by nobody's fault, gets in line: so do probes, which are to go round the lanes.
+      this.#makeReady(lane, unit.failures > 0 && unit.stalls === 0);
     }
   }
 
@@ -112,7 +116,7 @@ export class Lanes<Item, Group> {
     const lane = this.#giveBack(unit);
     if (lane.state === 'dropped') return;
     lane.items.unshift(...items);
-    this.#goOn(lane);
+    this.#goOn(lane, items.length > 0);
   }
 
   /** The unit's items are to run again one unit at a time, as `joins` now decides, before what stands behind them. */
@@ -163,10 +167,10 @@ export class Lanes<Item, Group> {
     return lane;
   }
 
-  #goOn(lane: Lane<Item, Group>): void {
+  #goOn(lane: Lane<Item, Group>, isUrgent = false): void {
     if (lane.state === 'dropped') return;
     if (lane.items.length > 0) {
-      this.#makeReady(lane);
+      this.#makeReady(lane, isUrgent);
       return;
     }
     const lanes = this.#groups.get(lane.group);
@@ -174,8 +178,12 @@ export class Lanes<Item, Group> {
     if (lanes?.size === 0) this.#groups.delete(lane.group);
   }
 
-  #makeReady(lane: Lane<Item, Group>): void {
+  #makeReady(lane: Lane<Item, Group>, isUrgent = false): void {
     lane.state = 'ready';
-    this.#ready.push(lane);
+    (isUrgent ? this.#urgent : this.#ready).push(lane);
+  }
+
+  #nextReady(): Lane<Item, Group> | undefined {
+    return this.#urgent.shift() ?? this.#ready.shift();
   }
 }

@@ -75,6 +75,43 @@ describe('Lanes', () => {
     expect(numbers(lanes.take())).toEqual([2]);
   });
 
+  it.each([
+    ['a retry', 1, 0, 'first'],
+    ['what was held up by nobody’s fault', 0, 0, 'last'],
+    ['a probe that failed', 1, 1, 'last'],
+  ])('%s comes before or behind what was read ahead, as it should', (_what, failures, stalls, place) => {
+    const lanes = new Lanes(rules({ concurrency: 1 }));
+    for (const key of ['a', 'b', 'c']) lanes.add({ partition: 'p', key, n: 1 });
+    const unit = lanes.take()!;
+    Object.assign(unit, { failures, stalls });
+    lanes.hold(unit);
+    lanes.resume(unit);
+    const order: (string | undefined)[] = [];
+    for (let next = lanes.take(); next !== undefined; next = lanes.take()) {
+      order.push(...next.items.map(({ key }) => key));
+      lanes.finish(next);
+    }
+    expect(order).toEqual(place === 'first' ? ['a', 'b', 'c'] : ['b', 'c', 'a']);
+  });
+
+  it('what takes the place of a unit comes before what was read ahead, and what stands behind it does not', () => {
+    const lanes = new Lanes(rules({ concurrency: 1 }));
+    for (const [key, n] of [
+      ['a', 1],
+      ['b', 1],
+      ['a', 2],
+    ] as const)
+      lanes.add({ partition: 'p', key, n });
+    const unit = lanes.take()!;
+    lanes.split(unit);
+    const order: string[] = [];
+    for (let next = lanes.take(); next !== undefined; next = lanes.take()) {
+      order.push(...next.items.map(({ key, n }) => `${key}${n}`));
+      lanes.finish(next);
+    }
+    expect(order).toEqual(['a1', 'b1', 'a2']);
+  });
+
   it('makes one unit of neighbours that may be joined, and splits it again', () => {
     const alone = new Set<number>();
     const lanes = new Lanes(
