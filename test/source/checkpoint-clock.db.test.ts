@@ -65,3 +65,24 @@ test('where no checkpoint is due, rows that are to come are awaited all the same
   expect(() => clock.append(batch)).toThrow(/Of 1 new messages in the outbox, 0 came by the WAL/);
   client.release();
 });
+
+test('a row of the log whose partition has left the outbox is not waited for', async () => {
+  await using database = await createTestDatabase();
+  const client = await database.pool.connect();
+  await publish(database, 1);
+  const left = 2 ** 40; // of no partition that is there
+  const clock = new CheckpointClock(client, 'tailrace', await snapshotOf(database), [1, left]);
+  await clock.tick();
+  expect(clock.awaits).toBeDefined();
+
+  const hidden = await database.pool.connect();
+  await hidden.query(`begin; select tailrace.publish('orders', 'k', 'Counted', '1')`);
+  const waiting = new CheckpointClock(client, 'tailrace', await snapshotOf(database), [1, 2, left]);
+  await waiting.tick();
+  expect(waiting.awaits).toBeUndefined();
+  await hidden.query('commit');
+  await waiting.tick();
+  expect(waiting.awaits).toBeDefined();
+  hidden.release();
+  client.release();
+});

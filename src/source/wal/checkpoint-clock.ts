@@ -19,7 +19,10 @@ import type { StreamedRows } from './outbox-stream.ts';
 export class CheckpointClock {
   readonly #client: pg.ClientBase;
   readonly #outbox: string;
-  /** In the log, but not known to be visible; while there are any, no snapshot is taken. */
+  /**
+   * In the log, but not known to be visible; while there are any, no snapshot is taken. A row whose partition has left the
+   * outbox was visible: only then may it leave.
+   */
   #unverified: readonly number[];
   /** In the log and not seen by the last snapshot that was used. */
   #recent: { position: number; xid: number }[] = [];
@@ -58,12 +61,19 @@ export class CheckpointClock {
 
   async #takeSnapshot(isDue: boolean): Promise<void> {
     const result = await this.#client.query<{ snapshot: string; insert_lsn: string; visible: string; fresh: string }>(
-      `with s as materialized (select pg_current_snapshot()::text as snapshot)
-        select s.snapshot, (select count(*) from ${this.#outbox} where position = any($1::bigint[])) as visible,
+      `with s as materialized (select pg_current_snapshot()::text as snapshot),
+        bound as materialized (
+          select coalesce(substring(pg_get_expr(c.relpartbound, c.oid) from 'FROM \\(''(\\d+)''\\)')::bigint, 0) as low,
+            coalesce(substring(pg_get_expr(c.relpartbound, c.oid) from 'TO \\(''(\\d+)''\\)')::bigint, 9223372036854775807) as high
+          from pg_inherits i join pg_class c on c.oid = i.inhrelid
+          where i.inhparent = $4::regclass and not i.inhdetachpending)
+        select s.snapshot, (select count(*) from ${this.#outbox} where position = any($1::bigint[]))
+            + (select count(*) from unnest($1::bigint[]) p
+              where not exists (select from bound where p >= low and p < high)) as visible,
           (select count(*) from ${this.#outbox} o
             where (o.tx >= $2 or o.tx = any($3::bigint[])) and o.position <> all($1::bigint[])) as fresh,
           pg_current_wal_insert_lsn()::text as insert_lsn from s`,
-      [this.#unverified, this.#snapshot.xmax, this.#snapshot.inProgress],
+      [this.#unverified, this.#snapshot.xmax, this.#snapshot.inProgress, this.#outbox],
     );
     const row = result.rows[0];
     if (row === undefined || Number(row.visible) < this.#unverified.length) return;
