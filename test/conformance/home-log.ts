@@ -114,7 +114,7 @@ class HomeLogSubject implements LogSubject {
       const writer = await this.#writer;
       const progress = String(append?.ids.at(-1) ?? 0);
       await writer.append(
-        append === undefined ? { appends: [], progress, checkpoint: 'c' } : { appends: [append], progress },
+        append === undefined ? { appends: [], progress, checkpoint: '1:1: ' } : { appends: [append], progress },
       );
     });
     this.#last = appended.catch(() => undefined);

@@ -78,8 +78,14 @@ function isSameHold(one: LeaseRow, other: LeaseRow): boolean {
   return one.epoch === other.epoch && one.backendPid === other.backendPid && one.expiresAt === other.expiresAt;
 }
 
-/** @throws TailraceError `HOT_STANDBY`, `WRONG_CLUSTER`. */
-export function assertSameCluster({ cluster, row }: LeaseView, quotedSchema: string): Cluster {
+/**
+ * @param row where the log was written last.
+ * @throws TailraceError `HOT_STANDBY`, `WRONG_CLUSTER`.
+ */
+export function assertSameCluster(
+  { cluster, row }: { readonly cluster: Cluster | undefined; readonly row: Cluster | undefined },
+  quotedSchema: string,
+): Cluster {
   if (cluster === undefined) {
     throw new TailraceError(
       'HOT_STANDBY',

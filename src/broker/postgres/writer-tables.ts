@@ -1,6 +1,7 @@
 import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { LEASE_NAME } from './lease.ts';
+import { unpackRecords } from './packed-entry.ts';
 import type { ReadPool, TextRow } from './read-pool.ts';
 import type { Session } from './session.ts';
 
@@ -22,7 +23,8 @@ export interface Standing {
 const PRUNE_INTERVAL_MS = 30_000;
 /** Batches that stay behind the checkpoint, for people who look into what happened. */
 const KEPT_BATCHES = 1_000;
-const ENTRIES_A_PAGE = 200;
+/** Few: packed ones come with all that they hold. */
+const ENTRIES_A_PAGE = 50;
 const LETTERS_A_PAGE = 10_000;
 
 /** What a writer reads, and the rows that it clears away. */
@@ -86,15 +88,19 @@ export class WriterTables {
     return result.rows.map(({ partition, end }) => [partition, Number(end)]);
   }
 
-  /** The outbox positions in all entries of batches after `seq`, and those that were set aside with them, sorted. */
+  /**
+   * The outbox positions in all entries of batches after `seq`, and those that were set aside with them, sorted. Entries are
+   * packed only below a checkpoint: there are packed ones where that checkpoint is no longer known.
+   */
   async idsAfter(seq: number): Promise<Float64Array> {
     const ids = new NumberList();
     await this.#pool.transaction(async (query) => {
       await query('set local enable_bitmapscan = on'); // the index on seq is a BRIN, which is read in no other way
       await query(
-        `declare entry no scroll cursor for select ids::text from ${this.#schema}.log_entry where seq > ${seq}`,
+        `declare entry no scroll cursor for select ids::text, encode(packed, 'base64'), base, count
+          from ${this.#schema}.log_entry where seq > ${seq}`,
       );
-      await eachPage(query, 'entry', ENTRIES_A_PAGE, (page) => page.forEach((row) => ids.push(parseIds(row))));
+      await eachPage(query, 'entry', ENTRIES_A_PAGE, (page) => page.forEach((row) => ids.push(positionsOf(row))));
       await query(
         `declare letter no scroll cursor for select position from ${this.#schema}.relay_dead_letter where seq > ${seq}`,
       );
@@ -148,8 +154,11 @@ async function eachPage(
   }
 }
 
-function parseIds([text]: TextRow): number[] {
-  return (text ?? '{}').slice(1, -1).split(',').map(Number);
+/** Of an entry: of the rows that it names, or of the messages that are packed in it. */
+function positionsOf([ids, packed, base, count]: TextRow): number[] {
+  if (typeof ids === 'string') return ids.slice(1, -1).split(',').map(Number);
+  const span = { base: BigInt(base ?? 0), count: BigInt(count ?? 0) };
+  return unpackRecords(Buffer.from(packed ?? '', 'base64'), span).map(({ position }) => Number(position));
 }
 
 /** Numbers in a typed array that grows. */

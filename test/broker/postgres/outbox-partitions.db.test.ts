@@ -175,10 +175,32 @@ it('waits for who writes, for a checkpoint, for dead letters, and for who reads;
   expect(await everything()).toEqual(before);
 });
 
+it('removes nothing by the checkpoint of another cluster', async () => {
+  const { pool } = fixture;
+  const stored = await pool.query<{ seq: string; checkpoint: string }>(
+    'select seq, checkpoint from tailrace.relay_batch where checkpoint is not null order by seq desc limit 1',
+  );
+  const [{ seq, checkpoint }] = stored.rows as [{ seq: string; checkpoint: string }];
+  const left = await partitionsLeft();
+  await fill(); // 41 to 50: by that checkpoint all of them are in the log
+  const restore = `update tailrace.relay_batch set checkpoint = $2 where seq = $1`;
+  await pool.query(restore, [seq, '1000000000:1000000000: ']);
+  await expect(round()).rejects.toMatchObject({
+    code: 'WRONG_CLUSTER',
+    message: expect.stringContaining('1000000000'),
+  });
+  await pool.query(restore, [seq, checkpoint]);
+  await pool.query(`update tailrace.relay_lease set system_identifier = 'x' || system_identifier`);
+  await expect(round()).rejects.toMatchObject({ code: 'WRONG_CLUSTER' });
+  await pool.query(`update tailrace.relay_lease set system_identifier = ltrim(system_identifier, 'x')`);
+  expect(await partitionsLeft()).toEqual(left);
+  const held = await pool.query('select position from tailrace.outbox where position between 41 and 50');
+  expect(held.rowCount).toBe(ROWS);
+});
+
 it('goes on wherever it was interrupted: detached and not dropped, dropped and not forgotten', async () => {
   const { pool } = fixture;
-  const ids = await fill(); // 41 to 50
-  await append([ids]);
+  await append([Array.from({ length: ROWS }, (_, n) => 41 + n)]);
   const before = await everything();
   await pool.query(`insert into tailrace.outbox_sealed (name, low, high) values ('outbox_7', 7, 8)`); // dropped long ago
   const inTheWay = await pool.connect();
@@ -206,4 +228,16 @@ it('puts a partition back that got rows after it was sealed', async () => {
   expect(await partitionsLeft()).toContain(51);
   const attached = await pool.query(`select from pg_inherits where inhrelid = 'tailrace.outbox_51'::regclass`);
   expect(attached.rowCount).toBe(1);
+});
+
+it('tells a relay whose checkpoint is gone what is packed, as of rows that the outbox still has', async () => {
+  await fixture.pool.query('update tailrace.relay_batch set checkpoint = null');
+  await writer.release();
+  const next = await acquire(log);
+  const named = await fixture.pool.query(`select from tailrace.log_entry where packed is not null`);
+  expect(named.rowCount).toBeGreaterThan(0);
+  const isDeadLetter = 40;
+  const appended = Array.from({ length: 6 * ROWS }, (_, n) => n + 1).filter((position) => position !== isDeadLetter);
+  expect([...(await next.appendedSinceCheckpoint())]).toEqual(appended);
+  await next.release();
 });

@@ -28,7 +28,7 @@ async function append(topic: string, entries: number): Promise<void> {
   await writer.partitionCount(topic);
   for (let n = 0; n < entries; n++) {
     const ids = await insertRows(fixture.pool, 3, topic);
-    await writer.append({ appends: [{ topic, partition: 0, ids }], progress: 'p', checkpoint: 'c' });
+    await writer.append({ appends: [{ topic, partition: 0, ids }], progress: 'p', checkpoint: '1:1: ' });
   }
 }
 

@@ -1,7 +1,9 @@
 import type pg from 'pg';
-import { quoteSchema } from '../../../postgres/schema-name.ts';
+import { TailraceError } from '../../../base/errors.ts';
 import type { Logger } from '../../../base/logger.ts';
-import { LEASE_NAME } from '../lease.ts';
+import { CLUSTER_SQL, clusterOf, type ClusterRow } from '../../../postgres/cluster.ts';
+import { quoteSchema } from '../../../postgres/schema-name.ts';
+import { assertSameCluster, LEASE_NAME } from '../lease.ts';
 import { compactTopics, type CompactionBounds } from './compaction.ts';
 import { leaveOutbox, type LeavingResult } from './outbox-partitions.ts';
 import { applyRetention } from './retention.ts';
@@ -37,6 +39,8 @@ export type RoundResult = RoundReport | 'busy';
  * state it finds, so it may be interrupted anywhere. One round at a time in a schema.
  *
  * Throws what Postgres throws.
+ *
+ * @throws TailraceError `WRONG_CLUSTER`, `HOT_STANDBY`: what the relay has stored is of another cluster; nothing is removed.
  */
 export async function maintain(client: pg.ClientBase, options: RoundOptions): Promise<RoundResult> {
   const lock = ['tailrace_maintenance', options.schema];
@@ -57,6 +61,7 @@ async function round(
   { schema: name, holder, keepOutboxMs: keepMs, waitMs, compaction: bounds, logger }: RoundOptions,
 ): Promise<RoundReport> {
   const schema = quoteSchema(name);
+  await assertWrittenHere(client, schema);
   const checkpointSeq = await readCheckpointSeq(client, schema);
   const deletedEntries = await applyRetention(client, schema, checkpointSeq);
   const result = await leaveOutbox(client, { schema, checkpointSeq, keepMs, waitMs, logger });
@@ -71,11 +76,32 @@ async function round(
   return { ...result, deletedEntries, compactedRecords };
 }
 
-/** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
-async function readCheckpointSeq(client: pg.ClientBase, quotedSchema: string): Promise<string> {
-  const { rows } = await client.query<{ seq: string }>(
-    `select seq from ${quotedSchema}.relay_batch where name = $1 and checkpoint is not null order by seq desc limit 1`,
+/** By the transactions of another cluster every message would seem to be in the log. */
+async function assertWrittenHere(client: pg.ClientBase, quotedSchema: string): Promise<void> {
+  const { rows } = await client.query<ClusterRow & { written_identifier: string | null; written_timeline: number }>(
+    `select here.*, l.system_identifier as written_identifier, l.timeline as written_timeline
+      from (${CLUSTER_SQL}) here left join ${quotedSchema}.relay_lease l on l.name = $1`,
     [LEASE_NAME],
   );
-  return rows[0]?.seq ?? '0';
+  const [row] = rows;
+  const written = row?.written_identifier;
+  const last = written == null ? undefined : { systemIdentifier: written, timeline: row?.written_timeline ?? 0 };
+  assertSameCluster({ cluster: clusterOf(row), row: last }, quotedSchema);
+}
+
+/** The last batch with a checkpoint, 0 if there is none. Of later entries a relay that starts over reads what they name. */
+async function readCheckpointSeq(client: pg.ClientBase, quotedSchema: string): Promise<string> {
+  const { rows } = await client.query<{ seq: string; xmax: string; here: string }>(
+    `select seq, pg_snapshot_xmax(split_part(checkpoint, ' ', 1)::pg_snapshot)::text as xmax,
+        pg_snapshot_xmax(pg_current_snapshot())::text as here
+      from ${quotedSchema}.relay_batch where name = $1 and checkpoint is not null order by seq desc limit 1`,
+    [LEASE_NAME],
+  );
+  const [row] = rows;
+  if (row === undefined) return '0';
+  if (BigInt(row.xmax) <= BigInt(row.here)) return row.seq;
+  throw new TailraceError(
+    'WRONG_CLUSTER',
+    `The relay's checkpoint is of transaction ${row.xmax}; this server has come to ${row.here}. It was restored from another server's dump. Nothing is removed: start the relay, and do what it says.`,
+  );
 }
