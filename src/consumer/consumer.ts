@@ -28,20 +28,20 @@ import { EndWatch } from './end-watch.ts';
 import { Inbox } from './inbox.ts';
 import { Membership } from './membership.ts';
 import type { Origin } from './origin.ts';
-import {
-  settingsOf,
-  type AnyConsumerOptions,
-  type ConsumerMode,
-  type ConsumerOptions,
-  type ConsumerSettings,
-  type EphemeralConsumerOptions,
-  type PlainConsumerOptions,
+import type {
+  AnyConsumerOptions,
+  ConsumerMode,
+  ConsumerOptions,
+  ConsumerSettings,
+  EphemeralConsumerOptions,
+  PlainConsumerOptions,
 } from './options.ts';
 import { ParkedFeeder, SAFETY_MS } from './parked-feeder.ts';
 import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
 import { ProcessedUpkeep } from './processed-partitions.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { planRangeFetch } from './prefetch.ts';
+import { settingsOf } from './settings.ts';
 import { partitionName } from './sync-plan.ts';
 import { TopicWatch } from './topic-watch.ts';
 import { WorkQueue } from './work-queue.ts';
@@ -169,7 +169,7 @@ class GroupConsumer implements Consumer<never> {
   ): this {
     this.#assertIdle('onBatch');
     if (typeof options === 'function') this.#registry.addBatch(definition, {}, options);
-    else if (handler !== undefined) this.#registry.addBatch(definition, options, handler);
+    else this.#registry.addBatch(definition, options, handler);
     return this;
   }
 

@@ -110,6 +110,7 @@ export class HandlerRegistry {
 
   /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler; `INVALID_OPTION`. */
   addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>, never>): void {
+    assertUsable('on', definition, handler);
     this.#add(definition, {
       isBatch: false,
       maxRecords: 1,
@@ -124,8 +125,9 @@ export class HandlerRegistry {
   addBatch<D extends Definition>(
     definition: D,
     options: BatchOptions,
-    handler: BatchHandler<PayloadOf<D>, never>,
+    handler: BatchHandler<PayloadOf<D>, never> | undefined,
   ): void {
+    assertUsable('onBatch', definition, handler);
     const { maxRecords = this.#batchRecords, cursor = 'lazy' } = options;
     if (!Number.isInteger(maxRecords) || maxRecords < 1) {
       throw new TailraceError(
@@ -183,6 +185,25 @@ export class HandlerRegistry {
     ofTopic.set(type, handler);
     this.#handlers.set(topic, ofTopic);
   }
+}
+
+function assertUsable<Callable>(
+  method: string,
+  definition: Definition,
+  handler: Callable | undefined,
+): asserts handler is Callable {
+  const { topic, type } = (definition as Partial<Definition> | null | undefined) ?? {};
+  if (typeof topic !== 'string' || typeof type !== 'string') {
+    throw new TailraceError(
+      'INVALID_OPTION',
+      `${method} was called without a definition that has a topic and a type. Expected what defineEvent, defineCommand or defineDocument returned.`,
+    );
+  }
+  if (typeof handler === 'function') return;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The handler of ${type} is ${handler === undefined ? 'missing' : typeof handler}. Expected a function.`,
+  );
 }
 
 function deadLettersOf({ type }: Definition, { deadLetters }: HandlerOptions): DeadLetterMode | undefined {

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { Log } from '../../src/broker/log.ts';
 import { createConsumer } from '../../src/consumer/index.ts';
-import { settingsOf, type ConsumerOptions } from '../../src/consumer/options.ts';
+import type { ConsumerOptions } from '../../src/consumer/options.ts';
+import { settingsOf } from '../../src/consumer/settings.ts';
 import { defineEvent } from '../../src/message/definition.ts';
 
 /** Of pools and logs, only what making a consumer looks at: nothing here is started. */
@@ -40,6 +41,17 @@ describe('settingsOf', () => {
       circuitBreaker: false,
       limits: [],
     });
+  });
+
+  it.each([
+    [null, /there are no options/],
+    [options({ log: null as never }), /log has no method fetch\. Expected postgresLog/],
+    [options({ database: null as never }), /database has no method connect/],
+    [{ ...options(), concurency: 3 }, /there is no option concurency\. Expected log, group/],
+    [options({ retries: { attemps: 3 } as never }), /there is no option retries\.attemps\. Expected attempts/],
+    [options({ prefetch: 500 as never }), /prefetch is 500\. Expected an object with records, bytes/],
+  ])('refuses what is no option: %#', (given, message) => {
+    expect(() => settingsOf(given as never)).toThrow(message);
   });
 
   it('lets handlers use all but two of the clients of a small pool', () => {
@@ -175,6 +187,15 @@ describe('createConsumer', () => {
     const duplicate = expect.objectContaining({ code: 'DUPLICATE_HANDLER' });
     expect(() => createConsumer(options()).on(OrderPlaced, handler).on(OrderPlaced, handler)).toThrow(duplicate);
     expect(() => createConsumer(options()).on(OrderPlaced, handler).onBatch(OrderPlaced, handler)).toThrow(duplicate);
+  });
+
+  it('refuses a handler without a definition, and a definition without a handler', () => {
+    const consumer = createConsumer(options());
+    expect(() => consumer.on({} as never, () => undefined)).toThrow(/on was called without a definition/);
+    expect(() => consumer.on(OrderPlaced, undefined as never)).toThrow(/The handler of OrderPlaced is missing/);
+    expect(() => consumer.onBatch(OrderPlaced, { maxRecords: 5 } as never)).toThrow(
+      /handler of OrderPlaced is missing/,
+    );
   });
 
   it('tells types of two topics apart', () => {
