@@ -5,6 +5,7 @@ import type { FetchOptions, FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import { readRows, type FetchPass } from './fetch-rows.ts';
 import { fetchSql, type FetchRow } from './fetch-statement.ts';
+import { KnownEnds } from './known-ends.ts';
 import { danglingEntry, MissingRows } from './missing-rows.ts';
 import { logMoved, type ReadPool } from './read-pool.ts';
 import type { Topics } from './topics.ts';
@@ -40,9 +41,11 @@ export class Fetcher {
   readonly #parts: FetcherParts;
   readonly #sql: string;
   readonly #missing = new MissingRows();
+  readonly #ends: KnownEnds;
 
   constructor(parts: FetcherParts) {
     this.#parts = parts;
+    this.#ends = new KnownEnds(parts.wakeUps);
     this.#sql = fetchSql(parts.quotedSchema);
   }
 
@@ -59,7 +62,7 @@ export class Fetcher {
   async #fetchOrWait(asked: Asked, bounds: FetchBounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
     const deadlineMs = performance.now() + bounds.maxWaitMs;
     for (let lookMs = FIRST_LOOK_MS; !abort.aborted;) {
-      const { records, blocked } = await this.#read(asked, bounds);
+      const { records, blocked } = await this.#read(bounds.maxWaitMs > 0 ? this.#mayHaveGrown(asked) : asked, bounds);
       const leftMs = deadlineMs - performance.now();
       if (records.length > 0 || leftMs <= 0) return records;
       const delayMs = blocked.length > 0 ? lookMs : this.#parts.wakeUps.pollDelayMs();
@@ -67,6 +70,11 @@ export class Fetcher {
       await parked.wait(Math.min(delayMs, leftMs), abort);
     }
     return [];
+  }
+
+  #mayHaveGrown({ targets, cluster }: Asked): Asked {
+    const mayHave = targets.filter(({ id, position }) => !this.#ends.isEnd({ id, offset: position.offset }, cluster));
+    return { targets: mayHave, cluster };
   }
 
   async #targets(positions: readonly FetchPosition[]): Promise<Target[]> {
@@ -104,8 +112,13 @@ export class Fetcher {
     const ids = turned.map(({ id }) => id);
     const offsets = turned.map(({ position }) => position.offset);
     const values = [`{${ids.join(',')}}`, `{${offsets.join(',')}}`, bounds.maxRecords, bounds.maxBytes];
+    const foundNothing = this.#ends.look(
+      turned.map(({ id, position }) => ({ id, offset: position.offset })),
+      cluster,
+    );
     const rows = await this.#parts.pool.query(this.#sql, values, 'tailrace_fetch');
     if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
+    if (rows.length === 0) foundNothing();
     const pass = this.#readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),

@@ -31,6 +31,10 @@ export class WakeUps {
   readonly #parked = new Map<number, Set<Signal>>();
   readonly #closing = new AbortController();
   #listening: Promise<void> | undefined;
+  #isListening = false;
+  /** How often partitions were said to have grown: each by itself, and all of them. */
+  readonly #news = new Map<number, number>();
+  #newsOfAll = 0;
   #lastNewsMs = performance.now();
 
   constructor(options: WakeUpsOptions) {
@@ -55,6 +59,8 @@ export class WakeUps {
   /** Says that partitions have grown: those of these numbers, or any. */
   wake(partitions?: readonly number[]): void {
     this.noteNews();
+    if (partitions === undefined) this.#newsOfAll += 1;
+    else for (const partition of partitions) this.#news.set(partition, (this.#news.get(partition) ?? 0) + 1);
     for (const partition of partitions ?? this.#parked.keys()) {
       this.#parked.get(partition)?.forEach((signal) => signal.notify());
     }
@@ -63,6 +69,16 @@ export class WakeUps {
   /** Says that something was found, so that more is likely soon. */
   noteNews(): void {
     this.#lastNewsMs = performance.now();
+  }
+
+  /** Whether what is committed from now on will be told of. */
+  get isListening(): boolean {
+    return this.#isListening;
+  }
+
+  /** A number that grows whenever a partition is said to have grown. */
+  newsOf(partition: number): number {
+    return this.#newsOfAll + (this.#news.get(partition) ?? 0);
   }
 
   /** How long a fetch is to wait before it looks by itself. */
@@ -105,17 +121,22 @@ export class WakeUps {
       timeoutMs: ANSWER_TIMEOUT_MS,
       channel: this.#options.channel,
       onNotification: (payload) => this.wake(partitionsOf(payload)),
-      onLost: (error) => lost.abort(error),
+      onLost: (error) => {
+        this.#isListening = false;
+        lost.abort(error);
+      },
     });
     try {
       await session.open();
       onListening();
+      this.#isListening = true;
       this.wake();
       await pause(Infinity, AbortSignal.any([lost.signal, this.#closing.signal]));
       if (lost.signal.aborted) throw lost.signal.reason;
     } catch (error) {
       this.#options.logger.info({ error: messageOf(error) }, 'notifications are not heard; fetches poll meanwhile');
     } finally {
+      this.#isListening = false;
       await session.close();
     }
   }
