@@ -55,6 +55,9 @@ export interface FetchWork<P extends FetchedPartition> {
   readonly plan?: FetchPlanner<P>;
 }
 
+/** Given as the reason, since an error would be made of none, with its stack, each time. */
+const ELSE_TO_FETCH = 'there is something else to fetch';
+
 /** Fetches all partitions of this member together, never more than there is room for. */
 export class Fetcher<P extends FetchedPartition> {
   readonly #settings: FetcherSettings;
@@ -92,7 +95,7 @@ export class Fetcher<P extends FetchedPartition> {
 
   /** There are other partitions to fetch than before. */
   reassigned(): void {
-    this.#fetch.abort();
+    this.#fetch.abort(ELSE_TO_FETCH);
     this.#changed.notify();
   }
 

@@ -101,7 +101,7 @@ export class Inbox {
 
   /** Something of a partition was handled. */
   freed(partition: AssignedPartition): void {
-    this.#reader.freed(partition);
+    if (this.#isReadable(partition)) this.#reader.freed(partition);
     this.#receiver?.freed(partition.inbox);
   }
 

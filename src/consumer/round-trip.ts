@@ -1,4 +1,5 @@
 import type pg from 'pg';
+import { FrontendMessages } from './frontend-messages.ts';
 
 /** A statement of a round trip. Its text names the types of its parameters, as in `$1::int`. */
 export interface Statement {
@@ -10,14 +11,6 @@ export interface Statement {
 
 /** The rows of a statement; its columns are of the type text. */
 export type TextRows = readonly (readonly (string | null)[])[];
-
-/** What is used of a connection of `pg`. */
-type Connection = Pick<pg.Connection, 'stream' | 'sync'> & {
-  close(message: { type: 'S'; name: string }): void;
-  parse(message: { name: string; text: string }): void;
-  bind(message: { statement: string; values: readonly string[] }): void;
-  execute(message: { portal: string }): void;
-};
 
 /**
  * Sends statements together and waits for all their answers: one round trip, and each of them is parsed and planned once in
@@ -45,8 +38,8 @@ export class RoundTrips {
 
 /** Neither clients in pipeline mode nor the native ones take anything but queries of their own. */
 function canSubmit(client: pg.ClientBase): boolean {
-  const { connection, pipeline } = client as { connection?: { parse?: unknown }; pipeline?: unknown };
-  return pipeline !== true && typeof connection?.parse === 'function';
+  const { connection, pipeline } = client as { connection?: Partial<pg.Connection>; pipeline?: unknown };
+  return pipeline !== true && typeof connection?.stream?.write === 'function';
 }
 
 async function runAsText(client: pg.ClientBase, statements: readonly Statement[]): Promise<TextRows[]> {
@@ -86,19 +79,19 @@ class RoundTrip implements pg.Submittable {
     return this.#statements.map(({ text }) => text).join('; ');
   }
 
-  submit(of: pg.Connection): void {
-    const connection = of as unknown as Connection;
-    connection.stream.cork();
+  /** In one piece: a system call for each message of the protocol costs more than all that they say. */
+  submit({ stream }: pg.Connection): void {
+    const bytes = new FrontendMessages();
     for (const { name, text, values } of this.#statements) {
       if (!this.#prepared.has(name)) {
-        connection.close({ type: 'S', name }); // what a round trip that failed may have left
-        connection.parse({ name, text });
+        bytes.close(name); // what a round trip that failed may have left
+        bytes.parse(name, text);
       }
-      connection.bind({ statement: name, values });
-      connection.execute({ portal: '' });
+      bytes.bind(name, values);
+      bytes.execute();
     }
-    connection.sync();
-    connection.stream.uncork();
+    bytes.sync();
+    stream.write(bytes.take());
   }
 
   handleDataRow({ fields }: { readonly fields: (string | null)[] }): void {

@@ -16,10 +16,10 @@ export interface Pace {
 }
 
 /**
- * Messages of the first seconds are not counted: the consumer's pool opens its connections then, and nothing is compiled yet.
- * How long the slowest of them took is told beside the figures.
+ * Messages of the first seconds are not counted: the consumer's pool opens its connections then, nothing is compiled yet, and
+ * what gathered meanwhile is caught up with. How long the slowest of them took is told beside the figures.
  */
-export const WARM_UP_SECONDS = 2;
+export const WARM_UP_SECONDS = 5;
 
 /** From the commit of a message to the commit of its effect, in milliseconds by the server's clock. */
 export interface Latencies {
@@ -34,7 +34,7 @@ export function pacedByTailrace(bench: Bench, pace: Pace): Promise<Latencies> {
     await relay.next();
     await client.query(`select tailrace.publish('ticks', null, 'Ticked', '{"n":-1}')`); // the topic comes with it
     const { failing = [], isBatched = false } = pace;
-    const failed = failing.length === 0 ? 0 : Math.floor((messages * failing.length) / keys);
+    const failed = failing.reduce((sum, key) => sum + Math.ceil((messages - key) / keys), 0);
     const consumer = startWorker('latency-consumer.ts', {
       connectionString,
       messages: messages + 1 - failed,

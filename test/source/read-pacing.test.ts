@@ -14,12 +14,19 @@ function pausedShare(bytes: number, everyMs: number, lateMs = 0): number {
 }
 
 test('never pauses where messages come slowly', () => {
-  expect(pausedShare(230, 2)).toBe(0);
+  expect(pausedShare(230, 5)).toBe(0);
   expect(pausedShare(230, 50)).toBe(0);
 });
 
-test('pauses where small reads come fast', () => {
+test('pauses where small reads come fast, and longer where they come steadily', () => {
   expect(pausedShare(230, 0.02)).toBeGreaterThan(0.9);
+  expect(pausedShare(230, 1)).toBeGreaterThan(0.9);
+  const pauseAfter = (everyMs: number): number => {
+    const pacing = adaptiveReadPacing();
+    for (let nowMs = 0; nowMs < 100; nowMs += everyMs) pacing.onRead(230, nowMs, 0);
+    return pacing.onRead(230, 100, 0);
+  };
+  expect([pauseAfter(0.02), pauseAfter(1), pauseAfter(5)]).toEqual([1, 2, 0]);
 });
 
 test('goes on pausing while the pauses make reads larger', () => {

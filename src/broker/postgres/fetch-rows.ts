@@ -25,6 +25,8 @@ export interface FetchPass {
   readonly blocked: MissingRow[];
   /** Where positions go on that came upon offsets without a record only: by their place among the positions. */
   readonly moved: ReadonlyMap<number, FetchPosition>;
+  /** Where the log ends, of positions of which it has brought all that there is. */
+  readonly ends: ReadonlyMap<number, bigint>;
 }
 
 /** What a fetch may bring. */
@@ -54,11 +56,14 @@ export function readRows(
   }
   const moved = new Map(readings.flatMap(({ movedTo }, n) => (movedTo === undefined ? [] : [[n, movedTo] as const])));
   const found = readings.reduce((sum, { records }) => sum + records.length, 0);
-  if (found > limits.maxRecords) cut(readings, limits.maxRecords);
+  const isCut = found > limits.maxRecords;
+  if (isCut) cut(readings, limits.maxRecords);
+  const ends = new Map(isCut ? [] : readings.flatMap(({ end }, n) => (end === undefined ? [] : [[n, end] as const])));
   return {
     records: readings.flatMap(({ records }) => records),
     blocked: readings.flatMap(({ blocked }) => blocked ?? []),
     moved,
+    ends,
   };
 }
 
@@ -81,6 +86,8 @@ class Reading {
   readonly #maxBytes: number;
   /** The offset that comes next, whether it has a record or not. */
   #next: bigint;
+  /** How many offsets there are from the position on, as the last row says. */
+  #behind: string | null = null;
   #stopped = false;
 
   constructor(position: FetchPosition, maxBytes: number) {
@@ -94,10 +101,17 @@ class Reading {
     return { ...this.#position, offset: this.#next };
   }
 
+  /** Where its partition ends, if it has been read so far. */
+  get end(): bigint | undefined {
+    if (this.#stopped || this.#behind === null) return undefined;
+    return this.#next === this.#position.offset + BigInt(this.#behind) ? this.#next : undefined;
+  }
+
   add(row: FetchRow): void {
     const [, n, id, messageId] = row;
     const packed = row[17];
     if (this.#stopped) return;
+    this.#behind = row[18];
     if (packed !== null) {
       this.#unpack(packed, { base: BigInt(row[15] ?? 0), count: BigInt(row[16] ?? 0) });
       return;

@@ -12,6 +12,8 @@ export const NO_PARTITION = 9223372036854775807n;
  * beyond the end of its partition, by `n`, or before its start, by `-n`: this would be {@link NO_PARTITION} where the partition
  * is gone.
  *
+ * The last column is how many offsets there are in the partition from the position on.
+ *
  * - `share`: how many records of each position are enough to fill the most records, since short ones leave room for
  *   long ones. Of positions in ascending order of what they have, it is the largest (room left) / (positions left).
  * - The outbox is read by `= any(…)` and `between`: the first finds rows by index, the second lets the server
@@ -34,7 +36,7 @@ export function fetchSql(schema: string): string {
           count(*) over () + 1 - row_number() over (order by available, i) as others
         from (select i, greatest(ending - start, 0) as available from wanted) a) b
     ), entry as materialized (
-      select w.i, w.start, w.start + share.n as till, e.*
+      select w.i, w.start, w.ending, w.start + share.n as till, e.*
         from wanted w
         cross join share
         cross join lateral (select e.base, e.count, e.ids, e.packed, e.bytes
@@ -45,19 +47,21 @@ export function fetchSql(schema: string): string {
         where w.start >= w.beginning
     ), named as materialized (
       (select e.i, greatest(e.start, e.base) + x.nth - 1 - e.start as n, x.id,
-          null::bytea as packed, null::bigint as bytes, null::bigint as base, null::int as count
+          null::bytea as packed, null::bigint as bytes, null::bigint as base, null::int as count,
+          e.ending - e.start as behind
         from entry e
         cross join lateral unnest(e.ids[greatest(e.start - e.base, 0) + 1 : least(e.count, e.till - e.base)])
           with ordinality x (id, nth)
         order by n, e.i limit $3)
       union all
-      select i, greatest(base - start, 0), null, packed, bytes, base, count from entry where packed is not null
+      select i, greatest(base - start, 0), null, packed, bytes, base, count, ending - start from entry where packed is not null
       union all
-      select i, start - ending, null, null, null, null, null from wanted where start > ending
+      select i, start - ending, null, null, null, null, null, null from wanted where start > ending
       union all
-      select i, start - beginning, null, null, null, null, null from wanted where start < beginning
+      select i, start - beginning, null, null, null, null, null, null from wanted where start < beginning
     ), found as (
-      select named.i, named.n, named.id, named.packed, named.base, named.count, o.*, coalesce(o.size, named.bytes) as weight,
+      select named.i, named.n, named.id, named.packed, named.base, named.count, named.behind, o.*,
+        coalesce(o.size, named.bytes) as weight,
         sum(coalesce(o.size, named.bytes)) over (order by named.n, named.i rows unbounded preceding) as total
       from named full join (
         select position, message_id, kind, type, key, headers, payload, payload_bytes, occurred_at, expires_at, deliver_at,
@@ -73,7 +77,7 @@ export function fetchSql(schema: string): string {
       case when weight is null then pg_snapshot_xmin(pg_current_snapshot()) end,
       case when weight is null then pg_snapshot_xmax(pg_current_snapshot()) end,
       date_part('epoch', expires_at) * 1000, date_part('epoch', deliver_at) * 1000,
-      base, count, encode(packed, 'base64')
+      base, count, encode(packed, 'base64'), behind
     from found where weight is null or total <= $4::bigint or total = weight order by n, i`;
 }
 
@@ -97,4 +101,5 @@ export type FetchRow = readonly [
   packedBase: string | null,
   packedCount: string | null,
   packedBase64: string | null,
+  behind: string | null,
 ];

@@ -107,18 +107,14 @@ export class Fetcher {
 
   /** `moved` is by the numbers of partitions. */
   async #pass({ targets, cluster }: Asked, bounds: FetchBounds): Promise<FetchPass> {
-    if (targets.length === 0) return { records: [], blocked: [], moved: new Map() };
+    if (targets.length === 0) return { records: [], blocked: [], moved: new Map(), ends: new Map() };
     const turned = rotated(targets, Math.random());
     const ids = turned.map(({ id }) => id);
     const offsets = turned.map(({ position }) => position.offset);
     const values = [`{${ids.join(',')}}`, `{${offsets.join(',')}}`, bounds.maxRecords, bounds.maxBytes];
-    const foundNothing = this.#ends.look(
-      turned.map(({ id, position }) => ({ id, offset: position.offset })),
-      cluster,
-    );
+    const foundEnds = this.#ends.look(ids, cluster);
     const rows = await this.#parts.pool.query(this.#sql, values, 'tailrace_fetch');
     if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
-    if (rows.length === 0) foundNothing();
     const pass = this.#readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),
@@ -127,6 +123,8 @@ export class Fetcher {
     const gone = pass.blocked.find((row) => this.#missing.isGone(row, performance.now()));
     if (gone !== undefined) throw danglingEntry(gone, this.#parts.quotedSchema);
     if (pass.records.length > 0) this.#parts.wakeUps.noteNews();
+    if (rows.length === 0) foundEnds(turned.map(({ id, position }) => ({ id, offset: position.offset })));
+    else foundEnds([...pass.ends].map(([n, offset]) => ({ id: ids[n] ?? 0, offset })));
     return { ...pass, moved: new Map([...pass.moved].map(([n, position]) => [ids[n] ?? 0, position])) };
   }
   #readRows(rows: readonly FetchRow[], positions: readonly FetchPosition[], bounds: FetchBounds): FetchPass {

@@ -38,12 +38,17 @@ export class KnownEnds {
     );
   }
 
-  /** To be called before a look; what it returns, after it, if there was nothing. What was told of meanwhile is still to be looked at. */
-  look(places: readonly EndPlace[], cluster: Cluster | undefined): () => void {
+  /**
+   * To be called before a look at partitions; what it returns, after it, with where it found that they end. What was told of meanwhile is
+   * still to be looked at.
+   */
+  look(ids: readonly number[], cluster: Cluster | undefined): (ends: Iterable<EndPlace>) => void {
     const untilMs = performance.now() + this.#wakeUps.pollDelayMs();
-    const known = places.map(({ id, offset }) => ({ id, offset, news: this.#wakeUps.newsOf(id), cluster, untilMs }));
-    return () => {
-      for (const one of known) this.#ends.set(one.id, one);
+    const news = new Map(ids.map((id) => [id, this.#wakeUps.newsOf(id)]));
+    return (ends) => {
+      for (const { id, offset } of ends) {
+        this.#ends.set(id, { id, offset, news: news.get(id) ?? -1, cluster, untilMs });
+      }
     };
   }
 }

@@ -1,8 +1,9 @@
 /**
  * When to let bytes gather before reading again. The server's walsender flushes after every message, so a reader that is
  * fast enough wakes up for every one of them, and so does the sender. Where reads are small and bytes come fast, a pause of
- * a millisecond halves the work on both sides; where they come slowly, a pause would only add latency, so there is none. A
- * stream that is late anyway can wait longer: a pause is a tenth of how late it is, up to what the socket's buffers hold.
+ * a millisecond halves the work on both sides; where messages come steadily, from some hundreds a second on, one of two has
+ * several of them appended, and read by consumers, at once. Where they come slowly, a pause would only add latency, so there is
+ * none. A stream that is late anyway can wait longer: a pause is a tenth of how late it is, up to what the socket's buffers hold.
  */
 export interface ReadPacing {
   /**
@@ -12,8 +13,9 @@ export interface ReadPacing {
   onRead(bytes: number, nowMs: number, lateMs: number): number;
 }
 
-/** How long a pause lasts where nothing is late, and at most. */
+/** How long a pause lasts where bytes come fast, where they come steadily, and at most. */
 const SHORT_PAUSE_MS = 1;
+const STEADY_PAUSE_MS = 2;
 const LONGEST_PAUSE_MS = 15;
 /** What is late by less is paced by its rate. */
 const LATE_MS = 50;
@@ -26,22 +28,29 @@ const SMALL_READ_BYTES = 32 * 1024;
 const WINDOW_MS = 10;
 /** So many bytes in a window are about four messages in a millisecond. */
 const FAST_BYTES_IN_WINDOW = 8 * 1024;
+/** So many are about four in ten milliseconds. */
+const STEADY_BYTES_IN_WINDOW = 1024;
 
 export function adaptiveReadPacing(): ReadPacing {
   let windowStartMs = 0;
   let bytesInWindow = 0;
-  let fast = false;
+  let bytesInFormer = 0;
+  let isFresh = false;
   return {
     onRead(bytes, nowMs, lateMs) {
       if (nowMs - windowStartMs >= WINDOW_MS) {
-        fast = bytesInWindow >= FAST_BYTES_IN_WINDOW && nowMs - windowStartMs < 2 * WINDOW_MS;
+        isFresh = nowMs - windowStartMs < 2 * WINDOW_MS;
+        bytesInFormer = bytesInWindow;
         windowStartMs = nowMs;
         bytesInWindow = 0;
       }
       bytesInWindow += bytes;
       if (bytes >= FULL_READ_BYTES) return 0;
       if (lateMs >= LATE_MS) return Math.min(lateMs * SHARE_OF_LATENESS, LONGEST_PAUSE_MS);
-      return bytes < SMALL_READ_BYTES && (fast || bytesInWindow >= FAST_BYTES_IN_WINDOW) ? SHORT_PAUSE_MS : 0;
+      if (bytes >= SMALL_READ_BYTES) return 0;
+      const most = Math.max(bytesInWindow, isFresh ? bytesInFormer : 0);
+      if (most >= FAST_BYTES_IN_WINDOW) return SHORT_PAUSE_MS;
+      return most >= STEADY_BYTES_IN_WINDOW ? STEADY_PAUSE_MS : 0;
     },
   };
 }
