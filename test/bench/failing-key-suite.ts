@@ -12,7 +12,7 @@ export const failingKeySuite: Suite = { one: oneOfThousand };
 const KEYS = 1_000;
 
 async function oneOfThousand(bench: Bench): Promise<Row[]> {
-  const pace: Pace = { perSecond: 200, seconds: size(bench, 10, 4), keys: KEYS };
+  const pace: Pace = { perSecond: 200, seconds: size(bench, 20, 4), keys: KEYS };
   const { rounds, ...others } = await interleave(bench, 'failing key', {
     without: () => pacedByTailrace(bench, pace),
     beside: () => pacedByTailrace(bench, { ...pace, failing: [0] }),

@@ -9,7 +9,6 @@ export const LEAVING: readonly Fault[] = [
   {
     name: 'partitions-leave',
     what: 'the outbox goes on in small partitions, which leave full under load, while no consumer runs: what these have yet to read is packed; the relay that removes them may be killed over it',
-    slow: true, // other faults of a run meet small partitions from then on
     inject: leave,
   },
 ];
