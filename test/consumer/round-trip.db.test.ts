@@ -31,6 +31,8 @@ describe('a round trip', () => {
       await client.query('rollback');
       await expect(run({ name: 'wrong', text: 'select nothing from nowhere', values: [] })).rejects.toThrow('nowhere');
       expect(await run(begin, add('4'), commit)).toEqual([[], [['4', word]], []]);
+      const long = 'ü🗝'.repeat(100_000);
+      expect(await run({ name: 'echo', text: 'select $1::text', values: [long] })).toEqual([[[long]]]);
       expect((await client.query('select n from number order by n')).rows).toEqual([{ n: 1 }, { n: 2 }, { n: 4 }]);
     } finally {
       await client.end();

@@ -13,16 +13,19 @@ interface KnownEnd extends EndPlace {
   readonly untilMs: number;
 }
 
+/** What is used of {@link WakeUps}. */
+type Heard = Pick<WakeUps, 'isListening' | 'newsOf' | 'pollDelayMs'>;
+
 /**
  * Where partitions were seen to end. As long as nothing says that they have grown, fetches that may wait need not ask for what lies
  * behind: of many partitions, only those are asked for that have something new. Forgotten as often as fetches look by
  * themselves, since a notification may be lost.
  */
 export class KnownEnds {
-  readonly #wakeUps: WakeUps;
+  readonly #wakeUps: Heard;
   readonly #ends = new Map<number, KnownEnd>();
 
-  constructor(wakeUps: WakeUps) {
+  constructor(wakeUps: Heard) {
     this.#wakeUps = wakeUps;
   }
 
