@@ -88,25 +88,40 @@ async function* laterPages(
     return first === null ? undefined : [Number(first), Number(last)];
   };
 
-  let range = await bounds(after);
-  let low = after;
-  while (range !== undefined && low < range[1]) {
-    low = Math.max(low, range[0] - 1);
+  const page = async (above: number): Promise<OutboxColumns> => {
     const result = await client.query<Row>({
       rowMode: 'array',
       text: `select ${COLUMNS} from ${outbox} o
         where ${within} and o.position > $5 and o.position <= $6 order by o.position`,
-      values: [...snapshots, low, low + pageRows],
+      values: [...snapshots, above, above + pageRows],
     });
     const rows = emptyColumns();
     for (const row of result.rows) addRow(rows, row);
+    return rows;
+  };
+
+  // What follows is likely to follow at once: where it does not, a page is empty, and is asked where it goes on.
+  let last = await lastPosition(client, outbox);
+  let low = after;
+  let next = low < last ? page(low) : undefined;
+  while (next !== undefined) {
+    const rows = await next;
     low += pageRows;
-    if (rows.ids.length === 0) range = await bounds(low);
-    else if (low < range[1]) yield { rows, complete: undefined };
-    else {
-      yield { rows, complete: to };
-      return;
+    if (rows.ids.length === 0) {
+      const range = await bounds(low);
+      [low, last] = range === undefined ? [last, last] : [Math.max(low, range[0] - 1), range[1]];
     }
+    next = low < last ? page(low) : undefined; // read while the rows before are appended
+    next?.catch(() => undefined); // whoever asks for the next page hears of it
+    if (rows.ids.length === 0) continue;
+    yield { rows, complete: next === undefined ? to : undefined };
+    if (next === undefined) return;
   }
   yield { rows: emptyColumns(), complete: to };
+}
+
+/** Above all rows that are visible; 0 where there are none. */
+async function lastPosition(client: pg.ClientBase, outbox: string): Promise<number> {
+  const { rows } = await client.query<{ last: string | null }>(`select max(position) as last from ${outbox}`);
+  return Number(rows[0]?.last ?? 0);
 }
