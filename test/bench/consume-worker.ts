@@ -43,7 +43,7 @@ async function asConsumer(pool: pg.Pool): Promise<number> {
   }
   const startedAt = performance.now();
   await consumer.start();
-  while (consumer.status().handled < messages) await new Promise((resolve) => setTimeout(resolve, 2));
+  while (consumer.status().handled < messages) await new Promise((resolve) => setTimeout(resolve, 10));
   const seconds = (performance.now() - startedAt) / 1_000;
   await consumer.stop();
   await log.close();

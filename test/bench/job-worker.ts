@@ -37,7 +37,10 @@ async function effect({ customer, quantity }: Order): Promise<void> {
 }
 
 async function payloads(): Promise<Order[]> {
-  const { rows } = await pool.query<{ payload: Order }>('select payload from tailrace.outbox order by position');
+  const { rows } = await pool.query<{ payload: Order }>(
+    'select payload from tailrace.outbox order by position limit $1',
+    [messages],
+  );
   return rows.map(({ payload }) => payload);
 }
 
