@@ -387,6 +387,7 @@ async function lent(client: pg.PoolClient, use: (tx: pg.PoolClient) => unknown):
   } finally {
     loan.takeBack();
   }
+  if (loan.refused !== undefined) throw loan.refused;
 }
 
 /** How long to wait for a client of the pool that can end another's session. */

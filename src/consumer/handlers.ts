@@ -40,8 +40,8 @@ export interface DeliveryContext {
 export interface HandlerContext extends DeliveryContext {
   /**
    * A client inside the transaction that also holds the row "this message is handled". What is written through it commits
-   * with that row, or not at all. The consumer commits: a handler must not end the transaction, and must not use the
-   * client after it has returned.
+   * with that row, or not at all. The consumer commits: statements that would end the transaction are refused with
+   * `NOT_IN_TRANSACTION` (savepoints are the handler's to use), and so are queries after the handler has returned.
    */
   readonly tx: pg.PoolClient;
 }

@@ -81,6 +81,9 @@ export function nextStep(
   return { step: 'bury', note: { reason, dead: true, blocks, error, attempts } };
 }
 
+const RELEASED_AT_MOST_ONCE =
+  'Its handler has given it back (context.release), and at-most-once delivers nothing again.';
+
 /** What a handler says of its message is done; there is nothing to give back of what was said to be handled before. */
 function stepAfter(
   verdict: Verdict,
@@ -91,7 +94,7 @@ function stepAfter(
 ): NextStep {
   if (verdict.verdict === 'reject' || failed.claimed !== undefined) {
     if (unit.size > 1 && failed.claimed === undefined) return { step: 'split' };
-    const error = verdict.verdict === 'reject' ? verdict.reason : errorText(failed.error);
+    const error = verdict.verdict === 'reject' ? verdict.reason : RELEASED_AT_MOST_ONCE;
     return { step: 'bury', note: { reason: 'REJECTED', dead: true, blocks, error, attempts: unit.failures + 1 } };
   }
   if (verdict.delayMs !== undefined) {

@@ -1,5 +1,4 @@
-import { TailraceError } from '../base/errors.ts';
-import { silentLogger } from '../base/logger.ts';
+import { silentLogger, type Logger } from '../base/logger.ts';
 import { uuidV7 } from '../base/uuid.ts';
 import { requireCapability } from '../broker/capabilities.ts';
 import type { Log } from '../broker/log.ts';
@@ -19,6 +18,7 @@ import type {
   RateLimitSettings,
   StartFrom,
 } from './options.ts';
+import { assertNames, atLeastOne, backoff, flag, invalid, name, oneOf, shown, whole } from './option-checks.ts';
 import { PRESETS, type PresetSettings } from './presets.ts';
 
 const DEFAULT_HEARTBEAT_MS = 1_000;
@@ -40,8 +40,8 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
   const heartbeatMs = options.heartbeatMs ?? Math.min(DEFAULT_HEARTBEAT_MS, longestHeartbeatMs);
   const rules: RetryRules = {
     attempts: whole('retries.attempts', retries.attempts ?? 3, 1),
-    backoff: { ...retries.backoff },
-    delayed: delayedRetries(retries.delayed ?? NO_DELAYED_RETRIES),
+    backoff: backoff('retries.backoff', retries.backoff),
+    delayed: retries.delayed === undefined ? NO_DELAYED_RETRIES : delayedRetries(retries.delayed),
     maxHandlerMs: maxHandlerMs(options.maxHandlerMs ?? DEFAULT_MAX_HANDLER_MS),
     leaseMs,
   };
@@ -70,13 +70,13 @@ export function settingsOf(given: AnyConsumerOptions): ConsumerSettings {
     },
     handlerIdleMs: whole('handlerIdleMs', options.handlerIdleMs ?? leaseMs, 1),
     circuitBreaker: circuitBreaker(options.circuitBreaker ?? false),
-    limits: (options.limits ?? []).map(rateLimit),
+    limits: rateLimits(options.limits ?? []),
     drainTimeoutMs: whole('drainTimeoutMs', options.drainTimeoutMs ?? 30_000, 0),
     memberId: name('memberId', options.memberId ?? uuidV7()),
     staticLeaseMs: staticLeaseMs(options),
     ephemeral: 'ephemeral' in given && given.ephemeral,
     canary: flag('canary', options.canary ?? false),
-    logger: options.logger ?? silentLogger,
+    logger: logger(options.logger ?? silentLogger),
   };
 }
 
@@ -124,15 +124,6 @@ function assertKnown(given: unknown): void {
   assertNames('inbox.', bounds, ['maxRecords', 'maxBytes']);
 }
 
-function assertNames(within: string, given: unknown, known: readonly string[]): void {
-  if (given === undefined) return;
-  if (typeof given !== 'object' || given === null) {
-    throw invalid(`${within.slice(0, -1)} is ${JSON.stringify(given)}. Expected an object with ${known.join(', ')}.`);
-  }
-  const unknown = Object.keys(given).find((option) => !known.includes(option));
-  if (unknown !== undefined) throw invalid(`there is no option ${within}${unknown}. Expected ${known.join(', ')}.`);
-}
-
 /** What a work queue cannot have is refused, rather than left out. */
 function mode(given: AnyConsumerOptions): ConsumerMode {
   const chosen = oneOf('mode', given.mode ?? 'partitions', ['partitions', 'work-queue']);
@@ -166,16 +157,24 @@ function withoutEphemeral(given: AnyConsumerOptions): ConsumerOptions | PlainCon
 }
 
 function delayedRetries(given: DelayedRetries): DelayedRetries {
+  const option = 'retries.delayed';
+  const isList = typeof given === 'object' && 'delaysMs' in given;
+  assertNames(`${option}.`, given, isList ? ['delaysMs'] : ['attempts', 'initialMs', 'maxMs', 'factor']);
   if ('delaysMs' in given) {
-    return { delaysMs: given.delaysMs.map((ms, at) => whole(`retries.delayed.delaysMs[${at}]`, ms, 0)) };
+    const { delaysMs } = given;
+    if (Array.isArray(delaysMs) && delaysMs.length > 0) {
+      return { delaysMs: given.delaysMs.map((ms, at) => whole(`${option}.delaysMs[${at}]`, ms, 0)) };
+    }
+    throw invalid(
+      `${option}.delaysMs is ${shown(delaysMs)}. Expected the waits in milliseconds, [10_000, 60_000] for two, or no ${option}.`,
+    );
   }
   const { attempts, initialMs = 1_000, maxMs = 3_600_000, factor = 4 } = given;
-  if (!(factor >= 1)) throw invalid(`retries.delayed.factor is ${factor}. Expected 1 or more.`);
   return {
-    attempts: whole('retries.delayed.attempts', attempts, 0, 1_000),
-    initialMs: whole('retries.delayed.initialMs', initialMs, 0),
-    maxMs: whole('retries.delayed.maxMs', maxMs, 0),
-    factor,
+    attempts: whole(`${option}.attempts`, attempts, 0, 1_000),
+    initialMs: whole(`${option}.initialMs`, initialMs, 0),
+    maxMs: whole(`${option}.maxMs`, maxMs, 0),
+    factor: atLeastOne(`${option}.factor`, factor),
   };
 }
 
@@ -253,16 +252,23 @@ function dedupeWindowMs(given: number | false, rules: RetryRules): number | fals
 
 function circuitBreaker(given: CircuitBreakerOptions | false): CircuitRules | false {
   if (given === false) return false;
+  assertNames('circuitBreaker.', given, ['failures', 'wait']);
   const failures = whole('circuitBreaker.failures', given.failures ?? 20, 1);
-  return { failures, wait: { initialMs: 1_000, maxMs: 60_000, ...given.wait } };
+  return { failures, wait: { initialMs: 1_000, maxMs: 60_000, ...backoff('circuitBreaker.wait', given.wait) } };
+}
+
+function rateLimits(given: readonly RateLimit[]): readonly RateLimitSettings[] {
+  if (Array.isArray(given)) return given.map(rateLimit);
+  throw invalid(`limits is ${shown(given)}. Expected a list, [{ per: 'consumer', rate: 100 }] for one.`);
 }
 
 function rateLimit(given: RateLimit, at: number): RateLimitSettings {
   const option = `limits[${at}]`;
+  assertNames(`${option}.`, given, ['per', 'rate', 'burst', 'shared']);
   const { rate, shared = false } = given;
   const per = oneOf(`${option}.per`, given.per, ['consumer', 'topic', 'key']);
   if (!(Number.isFinite(rate) && rate > 0)) {
-    throw invalid(`${option}.rate is ${String(rate)}. Expected messages a second, more than 0.`);
+    throw invalid(`${option}.rate is ${shown(rate)}. Expected messages a second, more than 0.`);
   }
   if (shared && per === 'key') {
     throw invalid(`${option} is shared and per key. A key has one member at a time: leave shared out.`);
@@ -281,6 +287,14 @@ function database(given: ConsumerDatabase): ConsumerDatabase {
   throw invalid('database has no method connect. Expected a pg.Pool.');
 }
 
+function logger(given: Logger): Logger {
+  const missing = (['debug', 'info', 'warn', 'error'] as const).find(
+    (level) => typeof (given as Partial<Logger> | null)?.[level] !== 'function',
+  );
+  if (missing === undefined) return given;
+  throw invalid(`logger has no method ${missing}. Expected pino, or anything with debug, info, warn and error.`);
+}
+
 /** By how much a time may be ahead of this process's clock, since it may come from another one. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
@@ -295,29 +309,5 @@ function startFrom(log: Log, given: StartFrom): StartFrom {
     }
     return new Date(given);
   }
-  return oneOf('startFrom', given, ['earliest', 'latest']);
-}
-
-function name(option: string, given: string): string {
-  if (typeof given === 'string' && /^[^\0]{1,200}$/su.test(given)) return given;
-  throw invalid(`${option} is ${JSON.stringify(given)}. Expected 1 to 200 characters.`);
-}
-
-function flag(option: string, given: boolean): boolean {
-  if (typeof given === 'boolean') return given;
-  throw invalid(`${option} is ${JSON.stringify(given)}. Expected true or false.`);
-}
-
-function oneOf<const Choice extends string>(option: string, given: Choice, choices: readonly Choice[]): Choice {
-  if (choices.includes(given)) return given;
-  throw invalid(`${option} is ${JSON.stringify(given)}. Expected ${choices.join(' or ')}.`);
-}
-
-function whole(option: string, given: number, least: number, most: number = 2 ** 31 - 1): number {
-  if (Number.isInteger(given) && given >= least && given <= most) return given;
-  throw invalid(`${option} is ${String(given)}. Expected a whole number from ${least} to ${most}.`);
-}
-
-function invalid(problem: string): TailraceError {
-  return new TailraceError('INVALID_OPTION', `createConsumer: ${problem}`);
+  return oneOf('startFrom', given, ['earliest', 'latest'], 'earliest, latest or a Date');
 }

@@ -142,7 +142,9 @@ describe('a handler that throws', () => {
 
 describe('a transaction that the handler leaves in another state', () => {
   it.each([
-    ['rolls it back', /ended the transaction/, ['rollback']],
+    ['wants to roll it back', /sent rollback, which was not run/, ['rollback']],
+    ['wants to commit it', /sent commit, which was not run/, ['commit']],
+    ['rolls it back in a text of several statements', /ended the transaction/, ['select 1; rollback']],
     ['leaves it aborted', /aborted/, ['select 1/0']],
   ])('is a failure with a clear message when it %s', async (_case, message, statements) => {
     await using stream = await Stream.open();
@@ -159,13 +161,13 @@ describe('a transaction that the handler leaves in another state', () => {
     expect(await deadLetters(stream)).toMatchObject([{ attempts: 2, error: expect.stringMatching(message) }]);
   });
 
-  it('is reported when it commits, and what it has committed is not done again', async () => {
+  it('is reported when it was committed, and what was committed is not done again', async () => {
     await using stream = await Stream.open();
     await stream.publish(...counts(['a'], 2));
     const logger = listeningLogger();
     const consumer = stream.consumer({ logger }).on(Counted, async ({ payload }, { tx }) => {
       await addEffect(tx, payload);
-      if (payload.n === 1) await tx.query('commit');
+      if (payload.n === 1) await tx.query('select 1; commit');
     });
     await consumer.start();
     await until(() => consumer.status().handled === 1);

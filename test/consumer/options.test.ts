@@ -50,6 +50,25 @@ describe('settingsOf', () => {
     [{ ...options(), concurency: 3 }, /there is no option concurency\. Expected log, group/],
     [options({ retries: { attemps: 3 } as never }), /there is no option retries\.attemps\. Expected attempts/],
     [options({ prefetch: 500 as never }), /prefetch is 500\. Expected an object with records, bytes/],
+    [options({ logger: {} as never }), /logger has no method debug\. Expected pino/],
+    [options({ logger: 5 as never }), /logger has no method debug/],
+    [options({ limits: { per: 'key', rate: 1 } as never }), /limits is { per: 'key', rate: 1 }\. Expected a list/],
+    [options({ limits: [{ per: 'key', rates: 1 } as never] }), /there is no option limits\[0\]\.rates/],
+    [options({ circuitBreaker: true as never }), /circuitBreaker is true\. Expected an object with failures, wait/],
+    [options({ circuitBreaker: { wait: { maxMs: -1 } } }), /circuitBreaker\.wait\.maxMs is -1/],
+    [
+      options({ retries: { backoff: { initialMs: '5' as never } } }),
+      /retries\.backoff\.initialMs is "5"\. Expected a wh/,
+    ],
+    [options({ retries: { backoff: { factor: 0.5 } } }), /retries\.backoff\.factor is 0\.5\. Expected a number of 1/],
+    [options({ retries: { backoff: { delayMs: 5 } as never } }), /there is no option retries\.backoff\.delayMs/],
+    [options({ retries: { delayed: true as never } }), /retries\.delayed is true\. Expected an object with attempts/],
+    [options({ retries: { delayed: { delaysMs: [] } } }), /retries\.delayed\.delaysMs is \[\]\. Expected the waits/],
+    [
+      options({ retries: { delayed: { delaysMs: [1], attempts: 2 } } }),
+      /no option retries\.delayed\.attempts/,
+    ],
+    [options({ startFrom: 'now' as never }), /startFrom is "now"\. Expected earliest, latest or a Date/],
   ])('refuses what is no option: %#', (given, message) => {
     expect(() => settingsOf(given as never)).toThrow(message);
   });
