@@ -85,25 +85,37 @@ const NOW: Statement = {
   text: 'select (extract(epoch from clock_timestamp()) * 1000)::text',
   values: [],
 };
-const IDLE_SQL = `select set_config('idle_in_transaction_session_timeout', $1::text, true)`;
-
 /**
- * Answers the ids that are new. What is claimed before its handler is called has to outlive a crash of the server, whatever
- * the database does with other commits.
+ * What is claimed before its handler is called has to outlive a crash of the server, whatever the database does with other
+ * commits.
  */
-function claimSql(schema: string, delivery: ConsumerSettings['delivery']): string {
-  const durable = `, set_config('synchronous_commit', case current_setting('synchronous_commit')
-      when 'off' then 'on' else current_setting('synchronous_commit') end, true) durable`;
+const DURABLE: Statement = {
+  name: 'tailrace durable',
+  text: `select set_config('synchronous_commit', case current_setting('synchronous_commit')
+    when 'off' then 'on' else current_setting('synchronous_commit') end, true)`,
+  values: [],
+};
+
+/** Answers the ids that are new. One by itself costs the server a third less than a list of one. */
+function claimSql(schema: string, isOne: boolean): string {
+  const rows = isOne ? 'select $1::uuid, $2::text, $3::int' : 'select id, $2::text, $3::int from unnest($1::uuid[]) id';
   return `insert into ${schema}.processed_message (message_id, consumer, generation)
-    select id, $2::text, $3::int
-    from unnest($1::uuid[]) id, set_config('idle_in_transaction_session_timeout', $4::text, true) idle
-    ${delivery === 'at-most-once' ? durable : ''}
-    on conflict do nothing returning message_id::text`;
+    ${rows} on conflict do nothing returning message_id::text`;
 }
 
-/** Goes last, before COMMIT. */
+/**
+ * Goes last before COMMIT but for {@link assertSql}, which has to see what was committed before the lock was had: two
+ * statements, since each has a snapshot of its own. The lock is the one of `assert_assignment`.
+ */
+const LOCK_SQL = `select pg_advisory_xact_lock_shared(
+  hashtext('tailrace_assignment'), hashtext($1::text || '/' || $2::text || '/' || $3::text))::text`;
+
+/** Calls the function, which raises, only where the assignment has ended: as a plain query it costs half. */
 function assertSql(schema: string): string {
-  return `select ${schema}.assert_assignment($1::text, $2::text, $3::int, $4::bigint)::text`;
+  return `select coalesce(
+    (select 'owned' from ${schema}.consumer_cursor
+      where group_name = $1::text and topic = $2::text and partition = $3::int and epoch = $4::bigint),
+    ${schema}.assert_assignment($1::text, $2::text, $3::int, $4::bigint)::text)`;
 }
 
 /** The same for a record of a range. */
@@ -240,11 +252,8 @@ export class HandlerTransactions {
     if (claim.of === 'parked') return this.#beginParked(tx, claim.sql(tx));
     const asksTime = claim.of !== 'nothing' && claim.asksTime;
     const { ephemeral } = this.#settings; // such a group leaves no rows behind, so that it can go in a moment
-    const answers = await this.#roundTrip(tx, [
-      BEGIN,
-      ...(asksTime ? [NOW] : []),
-      claim.of === 'log' && !ephemeral ? this.#claim(partition, claim.messageIds) : this.#idle,
-    ]);
+    const claims = claim.of === 'log' && !ephemeral ? this.#claim(partition, claim.messageIds) : [];
+    const answers = await this.#roundTrip(tx, [BEGIN, ...(asksTime ? [NOW] : []), this.#idle, ...claims]);
     const claimed = (): Iterable<string> => answers.at(-1)?.map(([id]) => id ?? '') ?? [];
     return {
       fresh: claim.of === 'log' ? new Set(ephemeral ? claim.messageIds.map(lowerCase) : claimed()) : undefined,
@@ -266,18 +275,26 @@ export class HandlerTransactions {
     };
   }
 
-  #claim({ generation }: AssignedPartition, messageIds: readonly string[]): Statement {
-    const { schema, group, handlerIdleMs, delivery } = this.#settings;
-    const ids = `{${messageIds.map(asMessageId).join()}}`;
-    return {
-      name: `tailrace claim ${delivery} ${schema}`,
-      text: claimSql(schema, delivery),
-      values: [ids, group, String(generation), String(handlerIdleMs)],
+  #claim({ generation }: AssignedPartition, messageIds: readonly string[]): Statement[] {
+    const { schema, group, delivery } = this.#settings;
+    const ids = messageIds.map(asMessageId);
+    const [id] = ids;
+    const isOne = id !== undefined && ids.length === 1;
+    const claim: Statement = {
+      name: `tailrace claim ${isOne ? 'one ' : ''}${schema}`,
+      text: claimSql(schema, isOne),
+      values: [isOne ? id : `{${ids.join()}}`, group, String(generation)],
     };
+    return delivery === 'at-most-once' ? [DURABLE, claim] : [claim];
   }
 
   get #idle(): Statement {
-    return { name: 'tailrace idle', text: IDLE_SQL, values: [String(this.#settings.handlerIdleMs)] };
+    const { handlerIdleMs } = this.#settings;
+    return {
+      name: `tailrace idle ${handlerIdleMs}`,
+      text: `set local idle_in_transaction_session_timeout = ${handlerIdleMs}`,
+      values: [],
+    };
   }
 
   #roundTrip(tx: pg.PoolClient, statements: readonly Statement[]): Promise<TextRows[]> {
@@ -285,22 +302,25 @@ export class HandlerTransactions {
   }
 
   /** Raises where what the records are of is not this member's any more. */
-  #fence({ topic, partition, epoch, lease }: AssignedPartition, claim: Claim): Statement {
+  #fence({ topic, partition, epoch, lease }: AssignedPartition, claim: Claim): Statement[] {
     const { schema, group } = this.#settings;
     if (lease !== undefined) {
-      return { name: `tailrace range ${schema}`, text: assertRangeSql(schema), values: [lease] };
+      return [{ name: `tailrace range ${schema}`, text: assertRangeSql(schema), values: [lease] }];
     }
-    const place = [group, topic, String(partition), String(epoch)];
+    const place = [group, topic, String(partition)];
     if (claim.of === 'cursor') {
-      const values = [...place, String(claim.from), String(claim.to)];
-      return { name: `tailrace advance ${schema}`, text: advanceSql(schema), values };
+      const values = [...place, String(epoch), String(claim.from), String(claim.to)];
+      return [{ name: `tailrace advance ${schema}`, text: advanceSql(schema), values }];
     }
-    return { name: `tailrace assert ${schema}`, text: assertSql(schema), values: place };
+    return [
+      { name: 'tailrace lock', text: LOCK_SQL, values: place },
+      { name: `tailrace assert ${schema}`, text: assertSql(schema), values: [...place, String(epoch)] },
+    ];
   }
 
   async #commit(tx: pg.PoolClient, partition: AssignedPartition, claim: Claim): Promise<void> {
     try {
-      await this.#roundTrip(tx, [this.#fence(partition, claim), COMMIT]);
+      await this.#roundTrip(tx, [...this.#fence(partition, claim), COMMIT]);
     } catch (error) {
       throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
     }

@@ -69,7 +69,10 @@ export function cursorAhead(pool: pg.Pool): pg.Pool {
 /** Commits without asking whose the partition is. The text still tells that it is a commit. */
 export function noGroupFence(pool: pg.Pool): pg.Pool {
   return rewriting(pool, (text) =>
-    text.replace(/select \S+assert_assignment\(/, `select concat('assert_assignment(', `),
+    text.replace(
+      /select coalesce\(\s*\(select[^()]*\),\s+\S+assert_assignment\(/,
+      `select concat('assert_assignment(', (`,
+    ),
   );
 }
 
