@@ -57,12 +57,13 @@ export class Attempts {
     this.#replays = new Replays(settings.schema, settings.group);
   }
 
-  /** Never throws. */
-  make(unit: Unit<Delivery>): Promise<AttemptResult> {
+  /** Never throws. `onCommitting`: all that is left is the commit, which another attempt can begin behind. */
+  make(unit: Unit<Delivery>, onCommitting: () => void): Promise<AttemptResult> {
     const [first] = unit.items;
     if (first === undefined) return Promise.resolve({ result: 'done', fresh: 0 });
-    if (this.#tracing?.isOn !== true) return this.#do(unit, first);
-    return this.#tracing.consume(this.#consumption(unit, first), () => this.#do(unit, first), endOf);
+    const attempt = (): Promise<AttemptResult> => this.#do(unit, first, onCommitting);
+    if (this.#tracing?.isOn !== true) return attempt();
+    return this.#tracing.consume(this.#consumption(unit, first), attempt, endOf);
   }
 
   #consumption(unit: Unit<Delivery>, first: Delivery): Consumption {
@@ -78,14 +79,14 @@ export class Attempts {
     };
   }
 
-  #do(unit: Unit<Delivery>, first: Delivery): Promise<AttemptResult> {
+  #do(unit: Unit<Delivery>, first: Delivery, onCommitting: () => void): Promise<AttemptResult> {
     switch (first.task.todo) {
       case 'park':
         return first.parked === undefined || first.task.by === 'nothing'
           ? this.#park(unit.items)
           : this.#rewrite(first, first.parked, first.task.note);
       case 'handle':
-        return this.#handle(unit, first, first.task);
+        return this.#handle(unit, first, first.task, onCommitting);
     }
   }
 
@@ -93,6 +94,7 @@ export class Attempts {
     unit: Unit<Delivery>,
     first: Delivery,
     { handler }: Extract<Task, { todo: 'handle' }>,
+    onCommitting: () => void,
   ): Promise<AttemptResult> {
     const messages = decodeAll(unit);
     if (!Array.isArray(messages)) return { result: 'failed', by: 'payload', error: messages.error };
@@ -113,10 +115,11 @@ export class Attempts {
       const isReplay = unit.items.some(({ partition, record }) => partition.isReplay(record.offset));
       return done(messages.length, await settled(() => handle({ messages, isReplay })));
     }
-    return this.#inTime(unit.items, async (tx, begun) => {
+    const work: TransactionWork = async (tx, begun) => {
       const fresh = await this.#freshOf(tx, begun, unit.items, messages, handler);
       if (fresh.messages.length > 0) await handle(fresh, delivery === 'effectively-once' ? tx : undefined);
-    });
+    };
+    return this.#inTime(unit.items, work, onCommitting);
   }
 
   /** Says that messages are handled before they are, durably: whatever happens then, nobody handles them again. */
@@ -136,13 +139,18 @@ export class Attempts {
   }
 
   /** A transaction that comes to nothing where it is not the time for all of its messages. */
-  async #inTime(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
+  async #inTime(
+    deliveries: readonly Delivery[],
+    work: TransactionWork,
+    onCommitting?: () => void,
+  ): Promise<AttemptResult> {
     let untimely: Untimely | undefined;
-    const ended = await this.#transact(deliveries, (tx, begun) => {
+    const timely: TransactionWork = (tx, begun) => {
       untimely = untimelyOf(deliveries, begun.nowMs);
       if (untimely !== undefined) throw new Error('Not to be handled now'); // so that nothing of it is committed
       return work(tx, begun);
-    });
+    };
+    const ended = await this.#transact(deliveries, timely, onCommitting);
     return untimely === undefined || ended.result !== 'failed' ? ended : { result: 'untimely', ...untimely };
   }
 
@@ -180,11 +188,16 @@ export class Attempts {
     return ended.outcome === 'committed' ? { result: 'done', fresh: 1 } : resultOf(ended);
   }
 
-  async #transact(deliveries: readonly Delivery[], work: TransactionWork): Promise<AttemptResult> {
+  async #transact(
+    deliveries: readonly Delivery[],
+    work: TransactionWork,
+    onCommitting?: () => void,
+  ): Promise<AttemptResult> {
     const [first] = deliveries;
     if (first === undefined) return { result: 'done', fresh: 0 };
+    const claim = this.#claim(first, deliveries);
     return resultOf(
-      await this.#transactions.run(first.partition, this.#claim(first, deliveries), this.#forgetting(deliveries, work)),
+      await this.#transactions.run(first.partition, claim, this.#forgetting(deliveries, work), onCommitting),
     );
   }
 

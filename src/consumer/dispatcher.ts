@@ -331,7 +331,10 @@ export class Dispatcher {
     }
     const deliveries = deliveriesOf(unit);
     const startedAt = performance.now();
-    const ended = await this.#work.attempts.make(deliveries);
+    const ended = await this.#work.attempts.make(deliveries, () => {
+      this.#lanes.leave(unit);
+      this.#fill();
+    });
     const { task, partition } = deliveries.items[0] ?? {};
     if (task?.todo === 'handle' && partition !== undefined) {
       this.durations.add(partition.topic, performance.now() - startedAt);

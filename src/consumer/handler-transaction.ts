@@ -61,6 +61,19 @@ export interface Begun {
 /** What happens in a transaction, between its first row and its commit. */
 export type TransactionWork = (tx: pg.PoolClient, begun: Begun) => unknown;
 
+/** A client whose transaction is being committed, for another one to begin behind it in the same round trip. */
+interface Offer {
+  readonly client: HandlerClient;
+  successor: Successor | undefined;
+}
+
+interface Successor {
+  readonly client: HandlerClient;
+  /** What it begins with. */
+  readonly statements: readonly Statement[];
+  readonly answers: PromiseWithResolvers<TextRows[]>;
+}
+
 type TransactionSettings = Pick<
   ConsumerSettings,
   'database' | 'schema' | 'group' | 'handlerIdleMs' | 'delivery' | 'ephemeral'
@@ -138,6 +151,7 @@ export class HandlerTransactions {
   readonly #events: TransactionEvents;
   readonly #roundTrips = new RoundTrips();
   readonly #open = new Map<HandlerClient, AssignedPartition>();
+  #offer: Offer | undefined;
   /** Where clients lead that are connected to their server directly. */
   readonly #clusters = new WeakMap<object, Cluster>();
 
@@ -146,14 +160,44 @@ export class HandlerTransactions {
     this.#events = events;
   }
 
-  /** Runs `work` unless there is nothing to claim any more. Never throws. */
-  async run(partition: AssignedPartition, claim: Claim, work: TransactionWork): Promise<TransactionResult> {
+  /**
+   * Runs `work` unless there is nothing to claim any more. Never throws. `onCommitting` is called before the commit is sent;
+   * what is run in that same tick begins behind it in one round trip, on the same client.
+   */
+  async run(
+    partition: AssignedPartition,
+    claim: Claim,
+    work: TransactionWork,
+    onCommitting?: () => void,
+  ): Promise<TransactionResult> {
+    const behind = this.#succeed(partition, claim);
+    if (behind !== undefined) {
+      const ended = await this.#on(behind.client, partition, async (client) => {
+        const answers = await begunBehind(behind);
+        return answers && this.#runOn(client, partition, claim, work, answers, onCommitting);
+      });
+      if (ended !== undefined) return ended;
+    }
+    return this.#on(HandlerClient.take(this.#settings.database), partition, async (client) => {
+      if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
+      const answers = await (claim.of === 'parked'
+        ? beginParked(client.tx, claim.sql(client.tx), this.#settings.handlerIdleMs)
+        : this.#roundTrip(client.tx, this.#beginning(partition, claim)));
+      return this.#runOn(client, partition, claim, work, answers, onCommitting);
+    });
+  }
+
+  /** Gives the client back in the end, whatever comes of it. Never throws. */
+  async #on<Result extends TransactionResult | undefined>(
+    taking: HandlerClient | Promise<HandlerClient>,
+    partition: AssignedPartition,
+    use: (client: HandlerClient) => Promise<Result>,
+  ): Promise<Result | TransactionResult> {
     let client: HandlerClient | undefined;
     try {
-      client = await HandlerClient.take(this.#settings.database);
+      client = taking instanceof HandlerClient ? taking : await taking;
       this.#open.set(client, partition);
-      if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
-      return await this.#runOn(client, partition, claim, work);
+      return await use(client);
     } catch (error) {
       return { outcome: 'failed', by: 'database', error: client?.lost ?? error };
     } finally {
@@ -162,6 +206,36 @@ export class HandlerTransactions {
         await client.giveBack();
       }
     }
+  }
+
+  /** The client that is offered at this moment, if it will do. */
+  #succeed(partition: AssignedPartition, claim: Claim): Successor | undefined {
+    const offer = this.#offer;
+    if (offer === undefined || offer.successor !== undefined || claim.of === 'parked') return undefined;
+    const cluster = this.#clusters.get(offer.client.tx);
+    if (cluster === undefined || !isSameCluster(cluster, partition.origin.database)) return undefined;
+    if (!this.#events.mayCommit(partition)) return undefined;
+    offer.successor = {
+      client: offer.client.handOver(),
+      statements: this.#beginning(partition, claim),
+      answers: Promise.withResolvers(),
+    };
+    return offer.successor;
+  }
+
+  /** Offers a client to what begins now. Others who wait for a client of the pool are not kept waiting. */
+  #successorOn(client: HandlerClient, onCommitting: (() => void) | undefined): Successor | undefined {
+    const { database } = this.#settings;
+    if (onCommitting === undefined || (database.waitingCount ?? 0) > 0) return undefined;
+    if (!this.#roundTrips.canRunBoth(client.tx, this.#clusters.has(client.tx))) return undefined;
+    const offer: Offer = { client, successor: undefined };
+    this.#offer = offer;
+    try {
+      onCommitting();
+    } finally {
+      this.#offer = undefined;
+    }
+    return offer.successor;
   }
 
   /** Runs single statements that commit by themselves, on a client that leads to where a partition was taken. */
@@ -193,8 +267,10 @@ export class HandlerTransactions {
     partition: AssignedPartition,
     claim: Claim,
     work: TransactionWork,
+    answers: readonly TextRows[],
+    onCommitting: (() => void) | undefined,
   ): Promise<TransactionResult> {
-    const { fresh, nowMs } = await this.#begin(client.tx, partition, claim);
+    const { fresh, nowMs } = this.#begunWith(claim, answers);
     if (!(await this.#leadsTo(client.tx, partition.origin.database))) {
       client.destroy(); // it may lead to a server that was replaced
       this.#events.elsewhere();
@@ -207,7 +283,7 @@ export class HandlerTransactions {
       await lent(client.tx, (tx) => work(tx, begun));
       assertInTransaction(client);
       if (!this.#events.mayCommit(partition)) return { outcome: 'assignment-lost' };
-      await this.#commit(client.tx, partition, claim);
+      await this.#commit(client, partition, claim, onCommitting);
       client.isClean = true;
       return { outcome: 'committed', handled };
     } catch (error) {
@@ -243,36 +319,25 @@ export class HandlerTransactions {
     return isSameCluster(here, wanted);
   }
 
-  /** Returns the ids of messages that were not handled before, each once; `undefined` where none is asked about. */
-  async #begin(
-    tx: pg.PoolClient,
-    partition: AssignedPartition,
-    claim: Claim,
-  ): Promise<{ fresh: Set<string> | undefined; nowMs: number | undefined }> {
-    if (claim.of === 'parked') return this.#beginParked(tx, claim.sql(tx));
-    const asksTime = claim.of !== 'nothing' && claim.asksTime;
-    const { ephemeral } = this.#settings; // such a group leaves no rows behind, so that it can go in a moment
-    const claims = claim.of === 'log' && !ephemeral ? this.#claim(partition, claim.messageIds) : [];
-    const answers = await this.#roundTrip(tx, [BEGIN, ...(asksTime ? [NOW] : []), this.#idle, ...claims]);
-    const claimed = (): Iterable<string> => answers.at(-1)?.map(([id]) => id ?? '') ?? [];
-    return {
-      fresh: claim.of === 'log' ? new Set(ephemeral ? claim.messageIds.map(lowerCase) : claimed()) : undefined,
-      nowMs: asksTime ? Number(answers[1]?.[0]?.[0]) : undefined,
-    };
+  #beginning(partition: AssignedPartition, claim: Claim): Statement[] {
+    const asksTime = claim.of !== 'nothing' && claim.of !== 'parked' && claim.asksTime;
+    const claims = claim.of === 'log' && !this.#settings.ephemeral ? this.#claim(partition, claim.messageIds) : [];
+    return [BEGIN, this.#idle, ...(asksTime ? [NOW] : []), ...claims];
   }
 
-  /** The same for a parked row, whose statement is its own. */
-  async #beginParked(tx: pg.PoolClient, claimSql: string): Promise<{ fresh: Set<string>; nowMs: number | undefined }> {
-    const results = (await tx.query(
-      `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${this.#settings.handlerIdleMs};
-       select extract(epoch from clock_timestamp())::float8 * 1000 as now;
-       ${claimSql}`,
-    )) as unknown as pg.QueryResult<BeginRow>[];
-    const rows = results.flatMap((result) => result.rows);
-    return {
-      fresh: new Set(rows.flatMap((row) => row.message_id ?? [])),
-      nowMs: rows.find(({ now }) => now !== undefined)?.now,
-    };
+  /** The ids of messages that were not handled before, each once; `undefined` where none is asked about. */
+  #begunWith(
+    claim: Claim,
+    answers: readonly TextRows[],
+  ): { readonly fresh: Set<string> | undefined; readonly nowMs: number | undefined } {
+    const asksTime = claim.of === 'parked' || (claim.of !== 'nothing' && claim.asksTime);
+    const nowMs = asksTime ? Number(answers[2]?.[0]?.[0]) : undefined;
+    if (claim.of === 'nothing' || claim.of === 'cursor') return { fresh: undefined, nowMs };
+    // An ephemeral group leaves no rows behind, so that it can go in a moment.
+    if (claim.of === 'log' && this.#settings.ephemeral) {
+      return { fresh: new Set(claim.messageIds.map(lowerCase)), nowMs };
+    }
+    return { fresh: new Set(answers.at(-1)?.map(([id]) => id ?? '')), nowMs };
   }
 
   #claim({ generation }: AssignedPartition, messageIds: readonly string[]): Statement[] {
@@ -318,9 +383,22 @@ export class HandlerTransactions {
     ];
   }
 
-  async #commit(tx: pg.PoolClient, partition: AssignedPartition, claim: Claim): Promise<void> {
+  async #commit(
+    client: HandlerClient,
+    partition: AssignedPartition,
+    claim: Claim,
+    onCommitting: (() => void) | undefined,
+  ): Promise<void> {
+    const { tx } = client;
+    const statements = [...this.#fence(partition, claim), COMMIT];
+    const successor = this.#successorOn(client, onCommitting);
     try {
-      await this.#roundTrip(tx, [...this.#fence(partition, claim), COMMIT]);
+      if (successor === undefined) await this.#roundTrip(tx, statements);
+      else {
+        const [committed, begun] = this.#roundTrips.runBoth(tx, statements, successor.statements);
+        successor.answers.resolve(begun);
+        await committed;
+      }
     } catch (error) {
       throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
     }
@@ -352,9 +430,26 @@ function lowerCase(text: string): string {
   return text.toLowerCase();
 }
 
-interface BeginRow {
-  readonly message_id?: string;
-  readonly now?: number;
+/**
+ * A parked row is taken out by a statement of its own, as text. Answers as the statements of other transactions do: the third
+ * has the time, the last one the message ids.
+ */
+async function beginParked(tx: pg.PoolClient, claimSql: string, idleMs: number): Promise<TextRows[]> {
+  const results = (await tx.query(
+    `begin isolation level read committed; set local idle_in_transaction_session_timeout = ${idleMs}; ${NOW.text};
+     ${claimSql}`,
+  )) as unknown as pg.QueryResult<Readonly<Record<string, string | null>>>[];
+  return results.map(({ rows }) => rows.map((row) => Object.values(row)));
+}
+
+/** `undefined` if it has come to nothing: the transaction in front of it may have failed. */
+async function begunBehind({ client, answers }: Successor): Promise<TextRows[] | undefined> {
+  try {
+    return await answers.promise;
+  } catch (error) {
+    if (sqlStateOf(error) === undefined) client.destroy(error as Error); // who knows what it is still to answer
+    return undefined;
+  }
 }
 
 /** A client of the pool for the length of one transaction. */
@@ -365,6 +460,8 @@ class HandlerClient {
   /** Whether the transaction has ended. */
   isClean = false;
   #isGivenBack = false;
+  /** Who has the client from now on. */
+  #heir: HandlerClient | undefined;
   readonly #onError = (error: Error): void => {
     this.lost ??= error;
   };
@@ -378,10 +475,18 @@ class HandlerClient {
     return new HandlerClient(await database.connect());
   }
 
+  /** For the transaction that begins behind the commit of this one, and gives the client back in its place. */
+  handOver(): HandlerClient {
+    this.#heir = new HandlerClient(this.tx);
+    return this.#heir;
+  }
+
   /** Gives the client back with no transaction open: what was not committed is undone. Never throws. */
   async giveBack(): Promise<void> {
     // The client's own word for its state is stale between an error and the server's next "ready".
-    if (!this.isClean && this.lost === undefined) await this.tx.query('rollback').catch(this.#onError);
+    if (!this.isClean && this.lost === undefined && this.#heir === undefined) {
+      await this.tx.query('rollback').catch(this.#onError);
+    }
     this.#release();
   }
 
@@ -389,13 +494,14 @@ class HandlerClient {
   destroy(reason?: Error): void {
     this.lost ??=
       reason ?? new TailraceError('ASSIGNMENT_LOST', 'The partition was lost before its handler had ended.');
+    this.#heir?.destroy(this.lost);
     this.#release();
   }
 
   #release(): void {
     if (this.#isGivenBack) return;
     this.#isGivenBack = true;
-    this.tx.release(this.lost);
+    if (this.#heir === undefined) this.tx.release(this.lost);
     this.tx.removeListener('error', this.#onError);
   }
 }

@@ -45,6 +45,8 @@ export class Lanes<Item, Group> {
   /** Ready too, and first: what they begin with has failed before. */
   #urgent: Lane<Item, Group>[] = [];
   #running = 0;
+  /** Units handed out that leave their place to others. */
+  readonly #leaving = new Set<Unit<Item>>();
 
   constructor(rules: LaneRules<Item, Group>) {
     this.#rules = rules;
@@ -74,7 +76,7 @@ export class Lanes<Item, Group> {
    * `split`.
    */
   take(): Unit<Item> | undefined {
-    if (this.#running >= this.#rules.concurrency) return undefined;
+    if (this.#running - this.#leaving.size >= this.#rules.concurrency) return undefined;
     for (let lane = this.#nextReady(); lane !== undefined; lane = this.#nextReady()) {
       if (lane.state !== 'ready') continue;
       lane.state = 'running';
@@ -85,6 +87,11 @@ export class Lanes<Item, Group> {
       return unit;
     }
     return undefined;
+  }
+
+  /** The unit is nearly done with: another lane may begin in its place. It is still to be given back. */
+  leave(unit: Unit<Item>): void {
+    if (this.#lanes.has(unit)) this.#leaving.add(unit);
   }
 
   /** The unit is done with; its lane goes on. */
@@ -163,6 +170,7 @@ export class Lanes<Item, Group> {
     const lane = this.#lanes.get(unit);
     if (lane === undefined || lane.state === 'held') throw new Error('This unit was not handed out');
     this.#lanes.delete(unit);
+    this.#leaving.delete(unit);
     this.#running -= 1;
     return lane;
   }

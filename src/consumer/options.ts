@@ -12,6 +12,8 @@ export interface ConsumerDatabase {
   connect(): Promise<pg.PoolClient>;
   /** A pool says here how many clients it hands out at most. */
   readonly options?: { readonly max?: number | undefined };
+  /** A pool says here how many wait for a client. */
+  readonly waitingCount?: number;
   /** A pool tells here of idle clients whose connection was lost: without a listener that ends the process. */
   on?(event: 'error', listener: (error: Error) => void): unknown;
   removeListener?(event: 'error', listener: (error: Error) => void): unknown;

@@ -28,12 +28,47 @@ export class RoundTrips {
    */
   run(client: pg.ClientBase, isSession: boolean, statements: readonly Statement[]): Promise<TextRows[]> {
     if (!isSession || !canSubmit(client)) return runAsText(client, statements);
+    return ask(client, statements, this.#preparedOn(client));
+  }
+
+  /** Whether {@link runBoth} can be used with a client. */
+  canRunBoth(client: pg.ClientBase, isSession: boolean): boolean {
+    return isSession && canSubmit(client);
+  }
+
+  /**
+   * Sends two round trips in one piece, and answers each by itself. What fails in the first one changes nothing for the
+   * second but the state that the session is in.
+   */
+  runBoth(
+    client: pg.ClientBase,
+    first: readonly Statement[],
+    second: readonly Statement[],
+  ): [Promise<TextRows[]>, Promise<TextRows[]>] {
+    const prepared = this.#preparedOn(client);
+    const behind = Promise.withResolvers<TextRows[]>();
+    const following = new RoundTrip(second, prepared, behind.resolve, behind.reject);
+    const answers = ask(client, first, prepared, following);
+    client.query(following);
+    return [answers, behind.promise];
+  }
+
+  #preparedOn(client: pg.ClientBase): Set<string> {
     const prepared = this.#prepared.get(client) ?? new Set();
     this.#prepared.set(client, prepared);
-    return new Promise((resolve, reject) => {
-      client.query(new RoundTrip(statements, prepared, resolve, reject));
-    });
+    return prepared;
   }
+}
+
+function ask(
+  client: pg.ClientBase,
+  statements: readonly Statement[],
+  prepared: Set<string>,
+  following?: RoundTrip,
+): Promise<TextRows[]> {
+  return new Promise((resolve, reject) => {
+    client.query(new RoundTrip(statements, prepared, resolve, reject, following));
+  });
 }
 
 /** Neither clients in pipeline mode nor the native ones take anything but queries of their own. */
@@ -57,6 +92,9 @@ class RoundTrip implements pg.Submittable {
   readonly #prepared: Set<string>;
   readonly #resolve: (rows: TextRows[]) => void;
   readonly #reject: (error: Error) => void;
+  /** Goes out together with this one. */
+  readonly #following: RoundTrip | undefined;
+  #isSent = false;
   readonly #rows: (string | null)[][][] = [];
   #current: (string | null)[][] = [];
   /** Where `pg` puts what it wants to be told, if it watches the time. */
@@ -67,7 +105,9 @@ class RoundTrip implements pg.Submittable {
     prepared: Set<string>,
     resolve: (rows: TextRows[]) => void,
     reject: (error: Error) => void,
+    following?: RoundTrip,
   ) {
+    this.#following = following;
     this.#statements = statements;
     this.#prepared = prepared;
     this.#resolve = resolve;
@@ -81,7 +121,15 @@ class RoundTrip implements pg.Submittable {
 
   /** In one piece: a system call for each message of the protocol costs more than all that they say. */
   submit({ stream }: pg.Connection): void {
+    if (this.#isSent) return;
     const bytes = new FrontendMessages();
+    this.#write(bytes);
+    if (this.#following !== undefined) this.#following.#write(bytes);
+    stream.write(bytes.take());
+  }
+
+  #write(bytes: FrontendMessages): void {
+    this.#isSent = true;
     for (const { name, text, values } of this.#statements) {
       if (!this.#prepared.has(name)) {
         bytes.close(name); // what a round trip that failed may have left
@@ -91,7 +139,6 @@ class RoundTrip implements pg.Submittable {
       bytes.execute();
     }
     bytes.sync();
-    stream.write(bytes.take());
   }
 
   handleDataRow({ fields }: { readonly fields: (string | null)[] }): void {

@@ -49,3 +49,37 @@ describe('a round trip', () => {
     await client.end();
   });
 });
+
+describe('two round trips at once', () => {
+  it('answer each by itself, and go out in one piece', async () => {
+    await using database = await createTestDatabase();
+    const client = new pg.Client({ connectionString: database.connectionString });
+    await client.connect();
+    try {
+      await client.query('create table number (n int primary key, word text)');
+      const roundTrips = new RoundTrips();
+      await roundTrips.run(client, true, [begin, add('1')]);
+      let writes = 0;
+      const { stream } = (client as unknown as { connection: pg.Connection }).connection;
+      const write = stream.write.bind(stream) as (bytes: Uint8Array) => boolean;
+      Object.assign(stream, {
+        write: (bytes: Uint8Array) => {
+          writes += 1;
+          return write(bytes);
+        },
+      });
+      const [committed, begun] = roundTrips.runBoth(client, [commit], [begin, add('2')]);
+      expect(writes).toBe(1);
+      expect(await committed).toEqual([[]]);
+      expect(await begun).toMatchObject([[], [['2', expect.any(String)]]]);
+      const [failed, behind] = roundTrips.runBoth(client, [divide, commit], [begin, add('3')]);
+      await expect(failed).rejects.toMatchObject({ code: '22012' });
+      await expect(behind).rejects.toMatchObject({ code: '25P02' });
+      await client.query('rollback');
+      expect(await roundTrips.run(client, true, [begin, add('4'), commit])).toHaveLength(3);
+      expect((await client.query('select n from number order by n')).rows).toEqual([{ n: 1 }, { n: 4 }]);
+    } finally {
+      await client.end();
+    }
+  });
+});
