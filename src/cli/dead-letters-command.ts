@@ -15,7 +15,7 @@ import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { CommandFailure, notFound, usageFailure } from './failure.ts';
-import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { asDefaultCommand, defaultCommandHelp, exampleHelp } from './help.ts';
 import { assertGroup } from './known-group.ts';
 import { assertJson, encodedHeaders } from './message-options.ts';
 import {
@@ -77,7 +77,7 @@ export function addDeadLettersCommand(program: Command, terminal: Terminal): voi
 }
 
 function addList(letters: Command, terminal: Terminal): void {
-  withDatabaseOptions(letters.command('list', { isDefault: true }))
+  asDefaultCommand(letters, withDatabaseOptions(letters.command('list', { isDefault: true })))
     .summary('the newest first')
     .description(
       'Lists dead letters, the newest first: where they are, what they are, and the first line of their error.',
@@ -158,7 +158,7 @@ function addEdit(letters: Command, terminal: Terminal): void {
   withDatabaseOptions(letters.command('edit-and-redrive'))
     .summary('replace the content of a dead letter, and let its group handle it again')
     .description(
-      'Replaces the payload or the headers of a dead letter of a group, and lets the group handle it again, at once and with fresh attempts. It keeps its id, its key and its place. What it was before is kept in parked_audit.',
+      'Replaces the payload or the headers of a dead letter of a group, and lets the group handle it again, at once and with fresh attempts. It keeps its id, its key and its place. The new payload has to be JSON, and is not checked against the schema of its type, which only the application knows. What it was before is kept in parked_audit.',
     )
     .argument('<group>', 'the group')
     .argument('<place>', 'topic, partition and offset, as the list has them')

@@ -6,7 +6,7 @@ import { quoteSchema } from '../postgres/schema-name.ts';
 import { withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
-import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { asDefaultCommand, defaultCommandHelp, exampleHelp } from './help.ts';
 import { addGroupsDeleteCommand } from './groups-delete-command.ts';
 import { addGroupsDeploymentCommands } from './groups-deployment-commands.ts';
 import { addGroupsSeekCommand } from './groups-seek-command.ts';
@@ -24,7 +24,7 @@ export function addGroupsCommand(program: Command, terminal: Terminal): void {
       'Lists consumer groups, shows one (its members, and how far it is in each partition), moves, clones, replaces or deletes it.',
     )
     .addHelpText('after', defaultCommandHelp('tailrace groups list'));
-  withDatabaseOptions(groups.command('list', { isDefault: true }))
+  asDefaultCommand(groups, withDatabaseOptions(groups.command('list', { isDefault: true })))
     .summary('members, dead letters and lag of all groups')
     .description('Lists the groups in this database, with their members, dead letters and lag.')
     .addHelpText('after', exampleHelp('tailrace groups', 'tailrace groups list --json'))

@@ -15,7 +15,7 @@ export function addGroupsDeleteCommand(groups: Command, terminal: Terminal): voi
   withDatabaseOptions(groups.command('delete'))
     .summary('forget a group')
     .description(
-      'Forgets a group: its places, what it has handled, and what was set aside. A group of the same name begins anew. Refused while members are there, unless forced. Needs the rights of the tables’ owner.',
+      'Forgets a group: its places, what it has handled, what is in its inbox, and what was set aside. A group of the same name begins anew. Refused while members are there, unless forced. Needs the rights of the tables’ owner.',
     )
     .argument('<group>', 'its name')
     .option('--force', 'also while members are there: they begin as a new group')

@@ -7,7 +7,7 @@ import { databaseFailure, withClient } from './database-client.ts';
 import { type DatabaseOptions, withDatabaseOptions } from './database-options.ts';
 import { databaseUrl } from './database-url.ts';
 import { usageFailure } from './failure.ts';
-import { defaultCommandHelp, exampleHelp } from './help.ts';
+import { asDefaultCommand, defaultCommandHelp, exampleHelp } from './help.ts';
 import { bytesOrNone, durationOrNone } from './quantities.ts';
 import { formatTable } from './table.ts';
 import type { Terminal } from './terminal.ts';
@@ -38,7 +38,7 @@ export function addTopicsCommand(program: Command, terminal: Terminal): void {
       'Lists topics, describes one, creates one, changes what it keeps, gives it more partitions, or deletes it.',
     )
     .addHelpText('after', defaultCommandHelp('tailrace topics list'));
-  withDatabaseOptions(topics.command('list', { isDefault: true }))
+  asDefaultCommand(topics, withDatabaseOptions(topics.command('list', { isDefault: true })))
     .summary('partitions, offsets and sizes')
     .description(
       'Lists the topics of the log: partitions, the offsets at which they start and end, and the last append.',

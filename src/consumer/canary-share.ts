@@ -1,7 +1,7 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { canaryShare } from './canaries.ts';
-import { groupInUse, inGroup, type GroupDatabase } from './group-admin.ts';
+import { assertGiven, groupInUse, inGroup, type GroupDatabase } from './group-admin.ts';
 
 /** What {@link setCanaryShare} is to do. */
 export interface CanaryShareOptions {
@@ -33,6 +33,7 @@ export interface CanaryShare {
  * work queue.
  */
 export async function setCanaryShare(options: CanaryShareOptions): Promise<CanaryShare> {
+  assertGiven('setCanaryShare', options, ['group']);
   const { database, group, percent, schema = DEFAULT_SCHEMA } = options;
   if (!(Number.isInteger(percent) && percent >= 0 && percent <= 100)) {
     throw new TailraceError(

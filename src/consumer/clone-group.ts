@@ -1,6 +1,6 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { groupInUse, inGroup, type GroupDatabase } from './group-admin.ts';
+import { assertGiven, groupInUse, inGroup, type GroupDatabase } from './group-admin.ts';
 
 /** What {@link cloneGroup} is to do. */
 export interface CloneGroupOptions {
@@ -39,6 +39,7 @@ const STORED = `topic, partition, record_offset, message_id, type, kind, key, he
  * `INVALID_OPTION`; `NOT_MIGRATED`.
  */
 export async function cloneGroup(options: CloneGroupOptions): Promise<ClonedGroup> {
+  assertGiven('cloneGroup', options, ['from', 'to']);
   const { database, from, schema = DEFAULT_SCHEMA } = options;
   const to = newGroupName('cloneGroup', from, options.to);
   const place = { database, schema: quoteSchema(schema), schemaName: schema, group: from };

@@ -6,6 +6,7 @@ import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { newGroupName } from './clone-group.ts';
 import { copyHandled } from './copy-handled.ts';
 import {
+  assertGiven,
   groupInUse,
   inGroup,
   inGroups,
@@ -72,6 +73,7 @@ const POLL_MS = 100;
  * cutover or ephemeral, or `to` has places of its own; `INVALID_OPTION`; `NOT_MIGRATED`; what the log throws.
  */
 export async function cutOver(options: CutoverOptions): Promise<CutoverResult> {
+  assertGiven('cutOver', options, ['from', 'to']);
   newGroupName('cutOver', options.from, options.to);
   const cutover = new Cutover(options);
   await cutover.prepare();
@@ -92,6 +94,7 @@ export async function cutOver(options: CutoverOptions): Promise<CutoverResult> {
  * @throws TailraceError `GROUP_IN_USE`: the other group has taken over; `UNKNOWN_GROUP`; `NOT_MIGRATED`.
  */
 export async function abortCutover(groups: CutoverGroups): Promise<boolean> {
+  assertGiven('abortCutover', groups, ['from', 'to']);
   const { from, to } = groups;
   return inGroup({ ...placeOf(groups), group: from }, async (locked) => {
     const { handsOverTo, handedOverAt } = await locked.state();

@@ -3,6 +3,7 @@ import { encodeHeaders } from '../message/headers.ts';
 import type { Headers } from '../message/message.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { GROUP_CHANNEL } from './group-tables.ts';
+import { shown } from './option-checks.ts';
 
 /** Where parked messages are: a `pg.Pool`, a client, or whatever answers queries as they do. */
 export interface ParkedDatabase {
@@ -68,7 +69,8 @@ export function retryDeadLetters(
 
 /**
  * Replaces the content of one dead letter, and lets its group handle it again, as {@link retryDeadLetters} does. The message
- * keeps its id, its key and its place.
+ * keeps its id, its key and its place. The new payload is not checked against the schema of its definition, which only the
+ * code of the application knows.
  *
  * @throws TailraceError `INVALID_PAYLOAD`: not JSON; `INVALID_HEADER`.
  */
@@ -127,11 +129,14 @@ const PLACE_COLUMNS = `group_name as "group", topic, partition, record_offset::t
 /** One statement: the change, its audit, and the word to the members that own the partitions. */
 async function act(
   action: 'retry' | 'edit' | 'discard',
-  { group, topic, partition, offset, type, reason, key }: DeadLetterFilter,
-  { database, schema = DEFAULT_SCHEMA, actor, dryRun = false }: DeadLetterOptions,
+  filter: DeadLetterFilter,
+  options: DeadLetterOptions,
   change: string,
   more: readonly unknown[] = [],
 ): Promise<readonly DeadLetterPlace[]> {
+  assertActable(action, filter, options);
+  const { group, topic, partition, offset, type, reason, key } = filter;
+  const { database, schema = DEFAULT_SCHEMA, actor, dryRun = false } = options;
   const quoted = quoteSchema(schema);
   const given = [group, topic, partition, offset?.toString(), type, reason, key].map((value) => value ?? null);
   const order = 'order by group_name, topic, partition, record_offset';
@@ -156,6 +161,30 @@ async function act(
   const values = dryRun ? given : [...given, actor ?? null, action, GROUP_CHANNEL, ...more];
   const { rows } = await database.query(sql.replaceAll('{parked}', `${quoted}.parked_message`), values);
   return (rows as PlaceRow[]).map((row) => ({ ...row, offset: BigInt(row.offset) }));
+}
+
+const FILTERS: readonly string[] = Object.keys({
+  group: true,
+  topic: true,
+  partition: true,
+  offset: true,
+  type: true,
+  reason: true,
+  key: true,
+} satisfies Record<keyof DeadLetterFilter, true>);
+
+/** A filter that was misspelt, or left out by mistake, would act on more than was meant. */
+function assertActable(action: string, filter: unknown, options: unknown): void {
+  const invalid = (problem: string): TailraceError =>
+    new TailraceError('INVALID_OPTION', `Dead letters, ${action}: ${problem}`);
+  if (typeof filter !== 'object' || filter === null) {
+    throw invalid(`the filter is ${shown(filter)}. Expected an object with any of ${FILTERS.join(', ')}; {} for all.`);
+  }
+  const unknown = Object.keys(filter).find((name) => !FILTERS.includes(name));
+  if (unknown !== undefined) throw invalid(`there is no filter ${unknown}. Expected any of ${FILTERS.join(', ')}.`);
+  const { database } = (options ?? {}) as Partial<DeadLetterOptions>;
+  if (typeof database?.query === 'function') return;
+  throw invalid('database has no method query. Expected options with a pg.Pool: { database: pool }.');
 }
 
 function assertJson(text: string): void {

@@ -1,6 +1,6 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
+import { assertGiven, inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
 
 /** What {@link deleteGroup} is to do. */
 export interface DeleteGroupOptions {
@@ -34,6 +34,7 @@ export interface DeletedGroup {
  * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: members are there, static ones that are away counted; `NOT_MIGRATED`.
  */
 export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedGroup> {
+  assertGiven('deleteGroup', options, ['group']);
   const { database, group, force = false, schema = DEFAULT_SCHEMA } = options;
   return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
     const members = await locked.liveMembers();

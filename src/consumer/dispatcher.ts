@@ -53,7 +53,7 @@ export interface ConsumerCounters {
   postponed: number;
   /** Set aside with their attempts used up, or expired. */
   dead: number;
-  /** Given back to the group of a work queue. */
+  /** Given back by their handlers without a delay. */
   released: number;
   /** Set aside because their type has no handler. */
   parked: number;
@@ -471,6 +471,7 @@ export class Dispatcher {
     if (!isReleased && (next.step !== 'retry' || next.counts)) {
       for (const item of items) item.firstFailure ??= { error: errorText(failed.error), at: performance.now() };
     }
+    if (isReleased && (next.step === 'retry' || next.step === 'give-back')) this.counters.released += items.length;
     switch (next.step) {
       case 'retry':
         if (next.counts) this.counters.retried += unit.items.length;
@@ -483,7 +484,6 @@ export class Dispatcher {
         this.#lanes.split(unit);
         return;
       case 'give-back':
-        this.counters.released += items.length;
         for (const { partition, record, bytes } of items) {
           if (partition instanceof WorkRange) partition.release(record.offset, bytes);
         }

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import { currentVersion } from '../postgres/migrations.ts';
 import { ALL_MEMBERS, GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
+import { shown } from './option-checks.ts';
 import type { ConsumerDatabase, ConsumerMode } from './options.ts';
 
 /** A database in which groups are looked after: a `pg.Pool`, or whatever hands out clients as it does. */
@@ -34,6 +35,25 @@ export interface MoveInPartition {
   readonly from: bigint;
   readonly to: bigint;
   readonly end: bigint;
+}
+
+/**
+ * Checks what an act on a group was given, for callers without types: an object with a database, and with these names.
+ *
+ * @throws TailraceError `INVALID_OPTION`.
+ */
+export function assertGiven(act: string, given: unknown, names: readonly string[]): void {
+  const invalid = (problem: string): TailraceError => new TailraceError('INVALID_OPTION', `${act}: ${problem}`);
+  const expected = ['database', ...names].join(', ');
+  if (typeof given !== 'object' || given === null) throw invalid(`there are no options. Expected { ${expected} }.`);
+  const options = given as Readonly<Record<string, unknown>>;
+  const { connect } = (options['database'] ?? {}) as Partial<GroupDatabase>;
+  if (typeof connect !== 'function') throw invalid('database has no method connect. Expected a pg.Pool.');
+  for (const name of names) {
+    const found = options[name];
+    if (typeof found === 'string' && /^[^\0]{1,200}$/su.test(found)) continue;
+    throw invalid(`${name} is ${shown(found)}. Expected 1 to 200 characters.`);
+  }
 }
 
 /**

@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
 import type { Message } from '../message/message.ts';
+import { shown } from './option-checks.ts';
 import type { ReleaseOptions } from './verdict.ts';
 
 /** Where a record stands in its log. */
@@ -111,6 +112,7 @@ export class HandlerRegistry {
   /** @throws TailraceError `DUPLICATE_HANDLER`: the type of this topic has a handler; `INVALID_OPTION`. */
   addSingle<D extends Definition>(definition: D, options: HandlerOptions, handler: Handler<PayloadOf<D>, never>): void {
     assertUsable('on', definition, handler);
+    assertOptions(definition, options, ['deadLetters', 'onReplay']);
     this.#add(definition, {
       isBatch: false,
       maxRecords: 1,
@@ -128,7 +130,8 @@ export class HandlerRegistry {
     handler: BatchHandler<PayloadOf<D>, never> | undefined,
   ): void {
     assertUsable('onBatch', definition, handler);
-    const { maxRecords = this.#batchRecords, cursor = 'lazy' } = options;
+    assertOptions(definition, options, ['maxRecords', 'cursor', 'deadLetters', 'onReplay']);
+    const { maxRecords = this.#batchRecords } = options;
     if (!Number.isInteger(maxRecords) || maxRecords < 1) {
       throw new TailraceError(
         'INVALID_OPTION',
@@ -140,7 +143,7 @@ export class HandlerRegistry {
       maxRecords,
       deadLetters: deadLettersOf(definition, options),
       onReplay: onReplayOf(definition, options),
-      movesCursor: cursor === 'in-transaction',
+      movesCursor: cursorOf(definition, options) === 'in-transaction',
       handle: (events, context) => handler(events as readonly Message<PayloadOf<D>>[], context as never),
     });
     this.#batchTopics.add(definition.topic);
@@ -187,8 +190,14 @@ export class HandlerRegistry {
   }
 }
 
+/** How the methods are called, for who has mixed the arguments up. */
+const CALLS = {
+  on: 'on(definition, handler, options)',
+  onBatch: 'onBatch(definition, options, handler)',
+};
+
 function assertUsable<Callable>(
-  method: string,
+  method: keyof typeof CALLS,
   definition: Definition,
   handler: Callable | undefined,
 ): asserts handler is Callable {
@@ -202,7 +211,30 @@ function assertUsable<Callable>(
   if (typeof handler === 'function') return;
   throw new TailraceError(
     'INVALID_OPTION',
-    `The handler of ${type} is ${handler === undefined ? 'missing' : typeof handler}. Expected a function.`,
+    `The handler of ${type} is ${handler === undefined ? 'missing' : typeof handler}. Expected a function: ${CALLS[method]}.`,
+  );
+}
+
+function assertOptions({ type }: Definition, options: unknown, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null) {
+    throw new TailraceError(
+      'INVALID_OPTION',
+      `The options of the handler of ${type} are ${shown(options)}. Expected an object, or none.`,
+    );
+  }
+  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  if (unknown === undefined) return;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The handler of ${type} has no option ${unknown}. Expected ${known.join(', ')}.`,
+  );
+}
+
+function cursorOf({ type }: Definition, { cursor = 'lazy' }: BatchOptions): 'lazy' | 'in-transaction' {
+  if (['lazy', 'in-transaction'].includes(cursor)) return cursor;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `The option cursor of the handler of ${type} is ${shown(cursor)}. Expected lazy or in-transaction.`,
   );
 }
 

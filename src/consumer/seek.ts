@@ -1,7 +1,15 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Log, PartitionEnds } from '../broker/log.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { groupInUse, inGroup, type GroupDatabase, type LockedGroup, type StoredPlace } from './group-admin.ts';
+import {
+  assertGiven,
+  groupInUse,
+  inGroup,
+  type GroupDatabase,
+  type LockedGroup,
+  type StoredPlace,
+} from './group-admin.ts';
+import { shown } from './option-checks.ts';
 
 /**
  * Where a group is to go on: at an offset, at the first record appended at a time or later, at the first or behind the last
@@ -54,6 +62,7 @@ export interface KnownPlace {
  * `GROUP_IN_USE`: messages are set aside that the log has lost; `INVALID_OPTION`: a time in the future; `NOT_MIGRATED`.
  */
 export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
+  assertGiven('seekGroup', options, ['group', 'topic']);
   const { log, database, group, topic, partition, dryRun = false, schema = DEFAULT_SCHEMA } = options;
   const to = checkedTarget(options.to);
   return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
@@ -165,6 +174,12 @@ async function timesOf(log: Log, topic: string, target: SeekTarget): Promise<Rea
 const CLOCK_DIFFERENCE_MS = 60_000;
 
 function checkedTarget(target: SeekTarget): SeekTarget {
+  if (!isTarget(target)) {
+    throw new TailraceError(
+      'INVALID_OPTION',
+      `seekGroup: to is ${shown(target)}. Expected 'earliest', 'latest', { offset: 5n }, { time: new Date(…) } or { by: -10n }.`,
+    );
+  }
   if (typeof target === 'string' || !('time' in target)) return target;
   const ms = target.time.getTime();
   if (ms <= Date.now() + CLOCK_DIFFERENCE_MS) return target;
@@ -173,6 +188,13 @@ function checkedTarget(target: SeekTarget): SeekTarget {
     'INVALID_OPTION',
     `seekGroup: time is ${found}. Expected a time that has passed, or 'latest'.`,
   );
+}
+
+function isTarget(target: unknown): boolean {
+  if (target === 'earliest' || target === 'latest') return true;
+  if (typeof target !== 'object' || target === null) return false;
+  const { offset, time, by } = target as Readonly<Record<string, unknown>>;
+  return typeof offset === 'bigint' || time instanceof Date || typeof by === 'bigint';
 }
 
 function noPlace(group: string, topic: string, partition: number | undefined): TailraceError {

@@ -106,7 +106,7 @@ export type PayloadOf<D extends Definition> = D extends Definition<infer Output>
  *
  * With a schema the types come from it; without one, name the payload's type: `defineEvent<Order>('OrderPlaced', …)`.
  * Making a message throws `SCHEMA_VIOLATION`, `INVALID_KEY`, `INVALID_HEADER`, `INVALID_MESSAGE` (id, occurredAt), and
- * `INVALID_OPTION` where the schema turns out to be asynchronous.
+ * `INVALID_OPTION` for an unknown option, and where the schema turns out to be asynchronous.
  *
  * @throws TailraceError `INVALID_TYPE`, `INVALID_TOPIC`, `INVALID_OPTION`.
  */
@@ -146,6 +146,7 @@ function define<Kind extends MessageKind, Input, Output>(
   const { topic, key, schema, version } = options;
   const headers = version === undefined ? undefined : { [SCHEMA_VERSION_HEADER]: String(version) };
   const make = (input: Input, own: MessageOptions = {}): MessageOf<Kind, Output> => {
+    assertMessageOptions(type, own);
     // Without a schema nothing tells Input and Output apart.
     const payload = schema === undefined ? (input as unknown as Output) : conform(type, schema, input);
     return Object.freeze({
@@ -219,6 +220,29 @@ function assertOptions(type: unknown, options: unknown): void {
   if (version !== undefined && !isVersion(version)) {
     const found = typeof version === 'number' ? String(version) : describe(version);
     throw invalidOption(`The option version of ${type} is ${found}. Expected an integer of 1 or more.`);
+  }
+}
+
+const MESSAGE_OPTION_NAMES: ReadonlySet<string> = new Set(
+  Object.keys({
+    id: true,
+    headers: true,
+    occurredAt: true,
+    expiresAt: true,
+    deliverAt: true,
+    delayMs: true,
+  } satisfies Record<keyof MessageOptions, true>),
+);
+
+/** A name that was misspelt would have the message delivered at once, say, in place of later. */
+function assertMessageOptions(type: string, own: unknown): void {
+  if (typeof own !== 'object' || own === null) {
+    throw invalidOption(`The options of a message ${type} are ${describe(own)}. Expected an object, or none.`);
+  }
+  for (const name in own) {
+    if (MESSAGE_OPTION_NAMES.has(name)) continue;
+    const known = [...MESSAGE_OPTION_NAMES].join(', ');
+    throw invalidOption(`A message ${type} has an unknown option ${name}. Expected ${known}.`);
   }
 }
 

@@ -40,6 +40,11 @@ describe('what cannot be understood is one line and exit code 2', () => {
     ['an unknown command', ['migrat'], /unknown command 'migrat'.*migrate/],
     ['an unknown option', ['migrate', '--databse-url=x'], /unknown option/],
     ['a word too many', ['migrate', 'now'], /too many arguments/],
+    [
+      'a word that is no command of its group',
+      ['groups', 'frob'],
+      /unknown command 'frob' of tailrace groups\. Expected list, describe/,
+    ],
     ['an unknown mode', ['relay', '--mode', 'magic'], /--mode.*wal, polling/],
     ['a lease that is no number', ['relay', '--lease-ms', '5s'], /--lease-ms.*whole number/],
     ['a lease that is too short', ['relay', '--lease-ms', '10'], /--lease-ms.*1000/],

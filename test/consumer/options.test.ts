@@ -64,10 +64,7 @@ describe('settingsOf', () => {
     [options({ retries: { backoff: { delayMs: 5 } as never } }), /there is no option retries\.backoff\.delayMs/],
     [options({ retries: { delayed: true as never } }), /retries\.delayed is true\. Expected an object with attempts/],
     [options({ retries: { delayed: { delaysMs: [] } } }), /retries\.delayed\.delaysMs is \[\]\. Expected the waits/],
-    [
-      options({ retries: { delayed: { delaysMs: [1], attempts: 2 } } }),
-      /no option retries\.delayed\.attempts/,
-    ],
+    [options({ retries: { delayed: { delaysMs: [1], attempts: 2 } } }), /no option retries\.delayed\.attempts/],
     [options({ startFrom: 'now' as never }), /startFrom is "now"\. Expected earliest, latest or a Date/],
   ])('refuses what is no option: %#', (given, message) => {
     expect(() => settingsOf(given as never)).toThrow(message);
@@ -215,6 +212,27 @@ describe('createConsumer', () => {
     expect(() => consumer.onBatch(OrderPlaced, { maxRecords: 5 } as never)).toThrow(
       /handler of OrderPlaced is missing/,
     );
+  });
+
+  it('refuses options of a handler that are none, and says how a method is called', () => {
+    const consumer = createConsumer(options());
+    const handler = () => undefined;
+    const refused = (call: () => unknown, message: RegExp): void => {
+      expect(call).toThrow(
+        expect.objectContaining({ code: 'INVALID_OPTION', message: expect.stringMatching(message) }),
+      );
+    };
+    refused(() => consumer.on(OrderPlaced, {} as never, handler as never), /on\(definition, handler, options\)/);
+    refused(() => consumer.on(OrderPlaced, handler, 5 as never), /are 5\. Expected an object, or none/);
+    refused(
+      () => consumer.on(OrderPlaced, handler, { onReply: 'skip' } as never),
+      /no option onReply\. Expected deadL/,
+    );
+    refused(
+      () => consumer.onBatch(OrderPlaced, { cursor: 'tx' as never }, handler),
+      /cursor .* is "tx"\. Expected lazy/,
+    );
+    refused(() => consumer.onBatch(OrderPlaced, { size: 5 } as never, handler), /no option size\. Expected maxRecords/);
   });
 
   it('tells types of two topics apart', () => {

@@ -104,6 +104,15 @@ describe('a definition', () => {
     expect(make({ delayMs: 1, deliverAt: expiresAt })).toThrow(/both deliverAt and delayMs/);
   });
 
+  it('refuses options of a message that are none', () => {
+    const make = (own: unknown) => (): unknown =>
+      defineEvent<Order>('OrderPlaced', { topic: 'orders' })(order, own as never);
+    expect(make({ delay: 5_000 })).toThrow(/has an unknown option delay\. Expected id, headers, .*delayMs/);
+    expect(make({ delay: 5_000 })).toThrow(expect.objectContaining({ code: 'INVALID_OPTION' }));
+    expect(make(5)).toThrow(/options of a message OrderPlaced are a number/);
+    expect(make(null)).toThrow(/options of a message OrderPlaced are null/);
+  });
+
   it('puts its version into a header, over that of the caller', () => {
     const definition = defineEvent<Order>('OrderPlaced', { topic: 'orders', version: 3 });
     expect({ ...definition(order).headers }).toEqual({ 'schema-version': '3' });

@@ -142,7 +142,11 @@ class PostgresHomeLog implements PostgresLog {
     this.#assertOpen();
     const ids = await this.#topics.ensure(name, partitions);
     if (ids.length !== partitions) {
-      throw invalid('partitions', String(partitions), `${ids.length}: the topic ${name} exists with that number`);
+      throw invalid(
+        'partitions',
+        String(partitions),
+        `${ids.length}: the topic ${name} exists with that number, which only tailrace topics alter can raise`,
+      );
     }
     if (settings !== undefined) await this.#topics.configure(name, settings);
   }
