@@ -1,20 +1,15 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Service } from '../base/lifecycle.ts';
-import { Signal } from '../base/signal.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
 import { listenToPool } from '../postgres/pool-listener.ts';
 import { loadTracing } from '../telemetry/load-tracing.ts';
 import type { Tracing } from '../telemetry/tracing.ts';
-import { AssignedPartition, type AssignmentState } from './assigned-partition.ts';
-import { Attempts } from './attempt.ts';
+import type { AssignmentState } from './assigned-partition.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
-import { Dispatcher, noCounts, type ConsumerCounters } from './dispatcher.ts';
-import { Fetcher, type FetchLimits } from './fetcher.ts';
-import type { LogRecord } from '../broker/record.ts';
-import type { TakenPartition } from './group-tables.ts';
+import { noCounts, type ConsumerCounters } from './dispatcher.ts';
+import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
-import { HandlerTransactions } from './handler-transaction.ts';
 import {
   HandlerRegistry,
   type BatchHandler,
@@ -24,10 +19,7 @@ import {
   type HandlerContext,
   type HandlerOptions,
 } from './handlers.ts';
-import { EndWatch } from './end-watch.ts';
-import { Inbox } from './inbox.ts';
-import { Membership } from './membership.ts';
-import type { Origin } from './origin.ts';
+import { Holdings } from './holdings.ts';
 import type {
   AnyConsumerOptions,
   ConsumerMode,
@@ -36,16 +28,9 @@ import type {
   EphemeralConsumerOptions,
   PlainConsumerOptions,
 } from './options.ts';
-import { ParkedFeeder, SAFETY_MS } from './parked-feeder.ts';
-import { ParkedMessages, type ParkedPlace } from './parked-messages.ts';
+import { buildParts, problemOf, type Parts } from './parts.ts';
 import { ProcessedUpkeep } from './processed-partitions.ts';
-import { removeEphemeralGroups } from './ephemeral-groups.ts';
-import { planRangeFetch } from './prefetch.ts';
 import { settingsOf } from './settings.ts';
-import { partitionName } from './sync-plan.ts';
-import { TopicWatch } from './topic-watch.ts';
-import { WorkQueue } from './work-queue.ts';
-import { WorkRange } from './work-range.ts';
 
 /** A partition that this member has. `epoch` and `nextOffset` are bigint, which `JSON.stringify` takes only with a replacer. */
 export interface AssignmentStatus {
@@ -137,9 +122,7 @@ class GroupConsumer implements Consumer<never> {
   readonly #settings: ConsumerSettings;
   readonly #tracing: Tracing | undefined = loadTracing();
   readonly #registry: HandlerRegistry;
-  readonly #partitions = new Set<AssignedPartition>();
-  readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
-  readonly #progress = new Signal();
+  readonly #holdings: Holdings;
   readonly #upkeep: ProcessedUpkeep;
   #state: ConsumerStatus['state'] = 'idle';
   #parts: Parts | undefined;
@@ -153,6 +136,7 @@ class GroupConsumer implements Consumer<never> {
   constructor(settings: ConsumerSettings) {
     this.#settings = settings;
     this.#registry = new HandlerRegistry(settings.batchRecords);
+    this.#holdings = new Holdings(settings);
     this.#upkeep = new ProcessedUpkeep(settings);
   }
 
@@ -174,7 +158,7 @@ class GroupConsumer implements Consumer<never> {
   }
 
   status(): ConsumerStatus {
-    const partitions = [...this.#partitions];
+    const { partitions } = this.#holdings;
     const counters = this.#parts?.dispatcher.counters;
     return {
       ...noCounts(),
@@ -240,8 +224,9 @@ class GroupConsumer implements Consumer<never> {
   }
 
   async #start(): Promise<void> {
-    const parts = this.#build();
+    const parts = buildParts(this.#settings, this.#registry, this.#tracing, this.#holdings);
     this.#parts = parts;
+    this.#holdings.attach(parts);
     this.#unlisten = listenToPool(this.#settings.database, ({ message: error }) => {
       const { group, memberId, logger } = this.#settings;
       logger.warn({ group, memberId, error }, 'An idle connection of the pool was lost');
@@ -265,8 +250,8 @@ class GroupConsumer implements Consumer<never> {
 
   /** As if it had not been started, so that it can be again. */
   #forgetStart(): void {
-    this.#parts?.work?.loseAll();
-    for (const partition of this.#partitions) this.#forget(partition, 'lost');
+    this.#holdings.forgetAll();
+    this.#holdings.attach(undefined);
     this.#unlisten();
     this.#parts = undefined;
     this.#state = 'idle';
@@ -283,7 +268,7 @@ class GroupConsumer implements Consumer<never> {
   async #leave(parts: Parts): Promise<void> {
     this.#state = 'stopping';
     clearInterval(this.#sweep);
-    for (const partition of this.#all()) this.#wind(partition);
+    for (const partition of this.#holdings.all) this.#holdings.wind(partition);
     const feeding = parts.feeder.stop();
     await Promise.all([parts.fetcher.stop(), parts.inbox.stop(), parts.ends.stop()]);
     parts.membership.retire();
@@ -292,238 +277,28 @@ class GroupConsumer implements Consumer<never> {
     parts.dispatcher.stop();
     await this.#upkeep.stop();
     await parts.membership.stop();
-    parts.work?.loseAll();
-    for (const partition of this.#partitions) this.#forget(partition, 'lost');
+    this.#holdings.forgetAll();
   }
 
   /** Lets handlers end by themselves, then asks them to, then ends their transactions. */
   async #drain(parts: Parts): Promise<void> {
     if (await this.#isIdleWithin(parts, this.#settings.drainTimeoutMs)) return;
-    for (const partition of this.#all()) partition.hurry();
+    for (const partition of this.#holdings.all) partition.hurry();
     if (await this.#isIdleWithin(parts, ABORT_GRACE_MS)) return;
     const { group, memberId, logger } = this.#settings;
     logger.error(
       { group, memberId, running: parts.dispatcher.running },
       'Handlers did not end: their transactions are undone',
     );
-    for (const partition of this.#all()) if (partition.running > 0) this.#lose(partition);
+    for (const partition of this.#holdings.all) if (partition.running > 0) this.#holdings.lose(partition);
   }
 
   async #isIdleWithin({ dispatcher }: Parts, timeoutMs: number): Promise<boolean> {
     const deadline = performance.now() + timeoutMs;
     while (dispatcher.running > 0 && performance.now() < deadline) {
-      await this.#progress.wait(deadline - performance.now());
+      await this.#holdings.progress.wait(deadline - performance.now());
     }
     return dispatcher.running === 0;
-  }
-
-  #build(): Parts {
-    const settings = this.#settings;
-    const { topics } = this.#registry;
-    const watch = new TopicWatch(settings, topics);
-    const work = settings.mode === 'work-queue' ? this.#workQueue(() => ends.ends) : undefined;
-    const membership = new Membership<AssignedPartition>(
-      settings,
-      topics,
-      watch,
-      {
-        holdings: () => [...this.#partitions],
-        taken: (taken, origin) => this.#take(taken, origin),
-        revoked: (partition) => this.#revoke(partition),
-        released: (partition) => this.#forget(partition, 'released'),
-        lost: (partition, isMoved) => this.#lose(partition, isMoved),
-        topicsChanged: () => this.#readAnew(),
-        reachExtended: () => this.#readAnew(),
-        parkedChanged: () => this.#parts?.feeder.changed(),
-        dueAfter: (ms) => this.#parts?.feeder.expect(ms),
-      },
-      work,
-    );
-    const transactions = new HandlerTransactions(settings, {
-      mayCommit: (partition) => partition.mayCommit && membership.isTrusted,
-      elsewhere: () => membership.reconnect(),
-    });
-    const messages = new ParkedMessages(settings.schema, settings.group);
-    const dispatcher: Dispatcher = new Dispatcher(
-      settings,
-      this.#registry,
-      {
-        attempts: new Attempts(settings, transactions, messages, this.#tracing),
-        recordBegun: (partition, deliveries) => {
-          const records = deliveries.map(({ record }) => record);
-          return transactions.ask(partition, (client) => messages.recordBegun(client, partition, records));
-        },
-        countSuspect: ({ partition, record, parked }) =>
-          transactions.ask(partition, async (client) =>
-            parked === undefined
-              ? messages.countSuspect(client, partition, record)
-              : ((await messages.countCrash(client, parked)) ?? 0),
-          ),
-        find: ({ partition, target }) =>
-          transactions.ask(partition, (client) =>
-            'offset' in target
-              ? messages.lookAtPlace(client, { ...placeOf(partition), offset: target.offset })
-              : messages.lookAtKey(client, partition, target.key),
-          ),
-      },
-      {
-        progressed: (partition) => this.#progressed(partition),
-        lost: (partition) => this.#lose(partition),
-        dueAfter: (ms, partition) => {
-          feeder.expect(ms);
-          // The owner of the partition looks by itself now and then.
-          if (partition.lease !== undefined && ms < SAFETY_MS) membership.expectDue(ms);
-        },
-      },
-    );
-    const feeder: ParkedFeeder = new ParkedFeeder(settings, messages, transactions, {
-      partitions: () => [...this.#partitions].filter(({ state }) => state === 'owned'),
-      loaded: () => this.#readAnew(),
-      look: (partition, target) => dispatcher.look(partition, target),
-    });
-    const owned = (): AssignedPartition[] => [...this.#partitions].filter(({ state }) => state === 'owned');
-    const mayBegin = ({ parked, isAtReach }: AssignedPartition): boolean => parked.isLoaded && !isAtReach;
-    const accept = (partition: AssignedPartition, records: readonly LogRecord[]): void => {
-      dispatcher.accept(partition, records);
-      if (partition.isNearReach) membership.wake();
-    };
-    const inbox: Inbox = new Inbox(settings, transactions, {
-      partitions: () => (work === undefined ? owned() : []), // a work queue reads ranges of the log
-      mayBegin,
-      exists: (topic) => watch.exists(topic),
-      accept,
-      ready: () => fetcher.reassigned(),
-      lost: (partition) => this.#lose(partition),
-    });
-    const fetcher: PartitionFetcher =
-      work === undefined
-        ? new Fetcher<AssignedPartition>(settings, {
-            aim: 'fetch from the log',
-            partitions: () =>
-              owned().filter((each) => mayBegin(each) && inbox.isPassed(each) && watch.exists(each.topic)),
-            fetch: (partitions, limits) => fetchFrom(settings, partitions, limits),
-            accept,
-          })
-        : rangeFetcher(settings, work, dispatcher, () => membership.wake());
-    const ends: EndWatch = new EndWatch(settings, {
-      partitions: () =>
-        owned().filter(
-          (partition) =>
-            partition.parked.isLoaded &&
-            watch.exists(partition.topic) &&
-            (work?.backlogOf(partition) ?? 0n) < MOST_KNOWN_BACKLOG,
-        ),
-      learned: () => membership.wake(),
-    });
-    return { membership, transactions, dispatcher, fetcher, inbox, feeder, work, ends };
-  }
-
-  #workQueue(ends: () => ReadonlyMap<string, bigint>): WorkQueue {
-    return new WorkQueue(this.#settings, {
-      taken: () => this.#parts?.fetcher.reassigned(),
-      revoked: (range) => this.#revoke(range),
-      released: (range) => this.#forget(range, 'released'),
-      lost: (range, isMoved) => this.#forgetLost(range, isMoved),
-      ends,
-      mayTake: () => this.#parts?.dispatcher.circuit !== 'open',
-      synced: (marks) => {
-        for (const partition of this.#partitions) partition.skipTo(marks.get(partitionName(partition)) ?? 0n);
-        this.#parts?.ends.changed();
-      },
-    });
-  }
-
-  /** All that this member has. */
-  #all(): AssignedPartition[] {
-    return [...this.#partitions, ...(this.#parts?.work?.ranges ?? [])];
-  }
-
-  #take(taken: TakenPartition, origin: Origin): void {
-    this.#partitions.add(new AssignedPartition(taken, origin, this.#settings.concurrency));
-    this.#parts?.feeder.taken();
-    this.#parts?.inbox.taken();
-  }
-
-  #readAnew(): void {
-    this.#parts?.fetcher.reassigned();
-    this.#parts?.inbox.reassigned();
-    this.#parts?.ends.changed();
-  }
-
-  #revoke(partition: AssignedPartition): void {
-    this.#wind(partition);
-    if (partition.drained) this.#parts?.membership.wake();
-    else if (partition.revoking) this.#setDrainTimer(partition);
-    if (partition instanceof WorkRange && partition.givenBack.length > 0) this.#parts?.membership.wake();
-  }
-
-  /** Begins nothing more of a partition. */
-  #wind(partition: AssignedPartition): void {
-    if (partition.state !== 'owned') return;
-    partition.revoke();
-    const dropped = this.#parts?.dispatcher.drop(partition) ?? [];
-    if (partition instanceof WorkRange) partition.giveBackRest(dropped);
-  }
-
-  /** A handler that does not end is not to keep the partition from its next owner for ever. */
-  #setDrainTimer(partition: AssignedPartition): void {
-    const { drainTimeoutMs } = this.#settings;
-    const hurry = (): void => {
-      partition.hurry();
-      this.#drainTimers.set(
-        partition,
-        setTimeout(() => this.#lose(partition), ABORT_GRACE_MS),
-      );
-    };
-    this.#drainTimers.set(partition, setTimeout(hurry, drainTimeoutMs));
-  }
-
-  #progressed(partition: AssignedPartition): void {
-    this.#progress.notify();
-    const wants = partition instanceof WorkRange ? this.#parts?.work?.wantsSync(partition) : partition.drained;
-    if (wants === true) this.#parts?.membership.wake();
-    if (partition instanceof WorkRange) this.#parts?.fetcher.resume();
-    else if (!partition.drained) {
-      this.#parts?.fetcher.freed(partition);
-      this.#parts?.inbox.freed(partition);
-    }
-  }
-
-  #lose(partition: AssignedPartition, isMoved = false): void {
-    if (partition instanceof WorkRange) this.#parts?.work?.lose(partition, isMoved);
-    else if (this.#partitions.has(partition)) this.#forgetLost(partition, isMoved);
-  }
-
-  #forgetLost(partition: AssignedPartition, isMoved: boolean): void {
-    this.#forget(partition, 'lost');
-    const { group, memberId, logger } = this.#settings;
-    const { topic, epoch } = partition;
-    const fields = {
-      group,
-      memberId,
-      code: 'ASSIGNMENT_LOST',
-      topic,
-      partition: partition.partition,
-      epoch: `${epoch}`,
-    };
-    if (isMoved) {
-      logger.info(
-        { ...fields, reason: 'moved' },
-        "The group's place in a partition was moved: what was under way is undone",
-      );
-    } else {
-      logger.warn(fields, 'A partition was lost: what was under way in it is undone');
-    }
-    this.#parts?.membership.wake();
-  }
-
-  #forget(partition: AssignedPartition, end: 'released' | 'lost'): void {
-    clearTimeout(this.#drainTimers.get(partition));
-    this.#drainTimers.delete(partition);
-    this.#partitions.delete(partition);
-    partition.end(end);
-    this.#parts?.dispatcher.drop(partition);
-    this.#parts?.transactions.cutOff(partition);
   }
 
   #assertIdle(method: string): void {
@@ -533,69 +308,4 @@ class GroupConsumer implements Consumer<never> {
       `This consumer has been started or stopped: ${method} comes before that, and start only once, unless it failed. Make a new consumer.`,
     );
   }
-}
-
-/** What is asked of whatever reads. */
-type PartitionFetcher = Pick<
-  Fetcher<AssignedPartition>,
-  'start' | 'stop' | 'freed' | 'resume' | 'reassigned' | 'lost' | 'problem'
->;
-
-/** What a consumer is made of once it starts. */
-interface Parts {
-  readonly membership: Membership<AssignedPartition>;
-  readonly transactions: HandlerTransactions;
-  readonly dispatcher: Dispatcher;
-  readonly fetcher: PartitionFetcher;
-  readonly inbox: Inbox;
-  readonly feeder: ParkedFeeder;
-  /** Of a work queue. */
-  readonly work: WorkQueue | undefined;
-  /** Idle unless this is a work queue. */
-  readonly ends: EndWatch;
-}
-
-/** So many records that are known and not dealt are enough: nobody looks for more. */
-const MOST_KNOWN_BACKLOG = 10_000n;
-
-/** Reads the ranges of a work queue, each to its end. */
-function rangeFetcher(
-  settings: ConsumerSettings,
-  work: WorkQueue,
-  dispatcher: Dispatcher,
-  wake: () => void,
-): Fetcher<WorkRange> {
-  return new Fetcher<WorkRange>(settings, {
-    aim: 'fetch from the log',
-    partitions: () => work.ranges.filter((range) => range.state === 'owned' && !range.isFetched),
-    fetch: (ranges, limits) => fetchFrom(settings, ranges, limits),
-    accept: (range, records) => {
-      const inRange = records.filter(({ offset }) => offset < range.to);
-      dispatcher.accept(range, inRange);
-      if (inRange.length < records.length) range.skipTo(range.to); // compaction has left the rest out
-      if (work.wantsSync(range)) wake();
-    },
-    plan: planRangeFetch,
-  });
-}
-
-function fetchFrom(
-  { log }: ConsumerSettings,
-  partitions: readonly AssignedPartition[],
-  limits: FetchLimits,
-): Promise<LogRecord[]> {
-  return log.fetch(
-    partitions.map(({ fetchPosition }) => fetchPosition),
-    limits,
-  );
-}
-
-function problemOf(parts: Parts | undefined): string | undefined {
-  if (parts === undefined) return undefined;
-  const { membership, feeder, fetcher, inbox, ends } = parts;
-  return membership.problem ?? feeder.problem ?? fetcher.problem ?? inbox.problem ?? ends.problem;
-}
-
-function placeOf({ topic, partition, generation }: AssignedPartition): Omit<ParkedPlace, 'offset'> {
-  return { topic, partition, generation };
 }
