@@ -206,13 +206,16 @@ async function runCreate(
       '--min-compaction-lag and --delete-retention say how a topic is compacted, and this one would not be. Add --compact, or leave them out.',
     );
   }
-  await withLog({ schema, ...options }, terminal, (log) => log.createTopic(topic, partitions, settingsOf(options)));
-  const report = { schema, topic, partitions };
-  terminal.out(
-    options.json === true
-      ? `${JSON.stringify(report)}\n`
-      : `The topic ${topic} exists with ${partitions} partitions.\n`,
-  );
+  const settings = settingsOf(options);
+  const created = await withLog({ schema, ...options }, terminal, async (log) => {
+    const isThere = (await log.partitionCount(topic)) > 0;
+    await log.createTopic(topic, partitions, settings);
+    return !isThere;
+  });
+  const text = created
+    ? `The topic ${topic} was created with ${partitions} partitions.`
+    : `The topic ${topic} exists already with ${partitions} partitions, ${settings === undefined ? 'and was left as it is' : 'and keeps from now on what was asked for'}. tailrace topics describe ${topic} shows it; tailrace topics alter ${topic} changes it.`;
+  terminal.out(options.json === true ? `${JSON.stringify({ schema, topic, partitions, created })}\n` : `${text}\n`);
 }
 
 async function runAlter(

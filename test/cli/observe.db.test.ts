@@ -34,8 +34,16 @@ it('topics: creates one, and lists partitions, offsets and sizes', async () => {
     schema: 'tailrace',
     topic: 'counts',
     partitions: 3,
+    created: true,
   });
-  expect(await cli(database, 'topics', 'create', 'counts', '--partitions', '3')).toMatch(/exists with 3 partitions/);
+  const again = ['topics', 'create', 'counts', '--partitions', '3'];
+  expect(await cli(database, ...again)).toBe(
+    'The topic counts exists already with 3 partitions, and was left as it is. tailrace topics describe counts shows it; tailrace topics alter counts changes it.\n',
+  );
+  expect(await cli(database, ...again, '--retention', 'none')).toMatch(/3 partitions, and keeps from now on what was/);
+  expect(await document(database, ...again)).toMatchObject({ partitions: 3, created: false });
+  expect(await cli(database, 'topics', 'create', 'others', '--partitions', '2')).toMatch(/others was created with 2 p/);
+  await cli(database, 'topics', 'delete', 'others', '--yes');
   await publish(database, 12);
   await relayAll(database);
   const { topics } = (await document(database, 'topics')) as { topics: { partitions: { end: string }[] }[] };
@@ -113,7 +121,12 @@ it('topics alter: gives a topic more partitions, and no fewer', async () => {
 });
 
 it.each([
-  ['another number of partitions', 2, ['create', 'counts', '--partitions', '4'], /exists with that number/],
+  [
+    'another number of partitions',
+    2,
+    ['create', 'counts', '--partitions', '4'],
+    /exists with 3 partitions, and 4 were asked for.*topics alter counts.*topics describe counts/,
+  ],
   ['a bad name', 2, ['create', 'my topic'], /Not a name for a topic/],
   ['a lag without compaction', 2, ['create', 'x', '--min-compaction-lag', '1h'], /Add --compact/],
   ['no partitions', 2, ['create', 'x', '--partitions', '0'], /whole number from 1/],

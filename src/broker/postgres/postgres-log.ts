@@ -141,13 +141,7 @@ class PostgresHomeLog implements PostgresLog {
   async createTopic(name: string, partitions: number, settings?: TopicSettings): Promise<void> {
     this.#assertOpen();
     const ids = await this.#topics.ensure(name, partitions);
-    if (ids.length !== partitions) {
-      throw invalid(
-        'partitions',
-        String(partitions),
-        `${ids.length}: the topic ${name} exists with that number, which only tailrace topics alter can raise`,
-      );
-    }
+    if (ids.length !== partitions) throw existsOtherwise(name, ids.length, partitions);
     if (settings !== undefined) await this.#topics.configure(name, settings);
   }
 
@@ -200,6 +194,14 @@ class PostgresHomeLog implements PostgresLog {
   #assertOpen(): void {
     if (this.#closing.signal.aborted) throw new TailraceError('STOPPED', 'This log was closed. Open another one.');
   }
+}
+
+function existsOtherwise(topic: string, found: number, asked: number): TailraceError {
+  return new TailraceError(
+    'INVALID_OPTION',
+    `The topic ${topic} exists with ${found} partitions, and ${asked} were asked for. Expected the number that it has. Partitions can be added (addPartitions, tailrace topics alter ${topic} --partitions N), not removed; tailrace topics describe ${topic} shows it.`,
+    { details: { topic, partitions: found } },
+  );
 }
 
 const SHORTEST_LEASE_MS = 100;
