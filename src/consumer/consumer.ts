@@ -152,8 +152,8 @@ class GroupConsumer implements Consumer<never> {
     handler?: BatchHandler<PayloadOf<D>, never>,
   ): this {
     this.#assertIdle('onBatch');
-    if (typeof options === 'function') this.#registry.addBatch(definition, {}, options);
-    else this.#registry.addBatch(definition, options, handler);
+    if (typeof options === 'function' && handler === undefined) this.#registry.addBatch(definition, {}, options);
+    else this.#registry.addBatch(definition, options as BatchOptions, handler);
     return this;
   }
 

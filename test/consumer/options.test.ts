@@ -233,6 +233,11 @@ describe('createConsumer', () => {
       /cursor .* is "tx"\. Expected lazy/,
     );
     refused(() => consumer.onBatch(OrderPlaced, { size: 5 } as never, handler), /no option size\. Expected maxRecords/);
+    refused(
+      () => consumer.onBatch(OrderPlaced, handler as never, { cursor: 'in-transaction' } as never),
+      /is object\. Expected a function: onBatch\(definition, options, handler\)/,
+    );
+    expect(consumer.onBatch(OrderPlaced, handler)).toBe(consumer);
   });
 
   it('tells types of two topics apart', () => {
