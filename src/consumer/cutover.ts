@@ -6,7 +6,9 @@ import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { newGroupName } from './clone-group.ts';
 import { copyHandled } from './copy-handled.ts';
 import {
+  assertFlag,
   assertGiven,
+  assertLog,
   groupInUse,
   inGroup,
   inGroups,
@@ -15,6 +17,7 @@ import {
   type GroupRowState,
   type GroupsPlace,
 } from './group-admin.ts';
+import { shown } from './option-checks.ts';
 
 /** Which groups a cutover is between. */
 export interface CutoverGroups {
@@ -75,6 +78,9 @@ const POLL_MS = 100;
 export async function cutOver(options: CutoverOptions): Promise<CutoverResult> {
   assertGiven('cutOver', options, ['from', 'to']);
   newGroupName('cutOver', options.from, options.to);
+  assertLog('cutOver', options.log);
+  assertFlag('cutOver', 'awaitMembers', options.awaitMembers);
+  assertTimeout(options.timeoutMs);
   const cutover = new Cutover(options);
   await cutover.prepare();
   try {
@@ -318,6 +324,14 @@ async function moveRows(
     [...values],
   );
   return rowCount ?? 0;
+}
+
+function assertTimeout(timeoutMs: number | undefined): void {
+  if (timeoutMs === undefined || (typeof timeoutMs === 'number' && timeoutMs >= 0)) return;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `cutOver: timeoutMs is ${shown(timeoutMs)}. Expected a number of milliseconds, 0 or more.`,
+  );
 }
 
 function assertMayHandOver(group: string, to: string, state: GroupRowState): void {

@@ -1,4 +1,5 @@
 import { TailraceError } from '../base/errors.ts';
+import { describe } from '../message/fields.ts';
 import { encodeHeaders } from '../message/headers.ts';
 import type { Headers } from '../message/message.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
@@ -59,6 +60,7 @@ export interface DeadLetterEdit {
  * being handled at this moment are left out.
  *
  * @returns those that will be handled, in the order of their places.
+ * @throws TailraceError `INVALID_OPTION`.
  */
 export function retryDeadLetters(
   filter: DeadLetterFilter,
@@ -72,13 +74,17 @@ export function retryDeadLetters(
  * keeps its id, its key and its place. The new payload is not checked against the schema of its definition, which only the
  * code of the application knows.
  *
- * @throws TailraceError `INVALID_PAYLOAD`: not JSON; `INVALID_HEADER`.
+ * @throws TailraceError `INVALID_PAYLOAD`: not JSON; `INVALID_HEADER`; `INVALID_OPTION`, also where the filter does not name
+ * one message.
  */
-export function editAndRetryDeadLetter(
+export async function editAndRetryDeadLetter(
   filter: Required<Pick<DeadLetterFilter, 'group' | 'topic' | 'partition' | 'offset'>>,
   edit: DeadLetterEdit,
   options: DeadLetterOptions,
 ): Promise<readonly DeadLetterPlace[]> {
+  assertActable('edit', filter, options);
+  assertOneLetter(filter);
+  assertEdit(edit);
   const { payload, headers } = edit;
   if (payload !== undefined) assertJson(payload);
   const text = headers === undefined ? null : encodeHeaders(headers, 'a dead letter');
@@ -92,6 +98,7 @@ export function editAndRetryDeadLetter(
  * Removes dead letters for good: they count as handled, and what lines up behind them goes on. The audit keeps them.
  *
  * @returns those that are gone.
+ * @throws TailraceError `INVALID_OPTION`.
  */
 export function discardDeadLetters(
   filter: DeadLetterFilter,
@@ -163,28 +170,86 @@ async function act(
   return (rows as PlaceRow[]).map((row) => ({ ...row, offset: BigInt(row.offset) }));
 }
 
-const FILTERS: readonly string[] = Object.keys({
-  group: true,
-  topic: true,
-  partition: true,
-  offset: true,
-  type: true,
-  reason: true,
-  key: true,
-} satisfies Record<keyof DeadLetterFilter, true>);
+const FILTERS = {
+  group: 'text',
+  topic: 'text',
+  partition: 'number',
+  offset: 'bigint',
+  type: 'text',
+  reason: 'text',
+  key: 'text',
+} satisfies Record<keyof DeadLetterFilter, keyof typeof EXPECTED>;
 
-/** A filter that was misspelt, or left out by mistake, would act on more than was meant. */
+/** What a filter may be, and how that is said. */
+const EXPECTED = {
+  text: { is: (found: unknown) => typeof found === 'string', expected: 'a text' },
+  number: { is: (found: unknown) => Number.isInteger(found), expected: 'a whole number' },
+  bigint: { is: (found: unknown) => typeof found === 'bigint', expected: 'a bigint, such as 5n' },
+};
+
+const OPTIONS: readonly string[] = Object.keys({
+  database: true,
+  schema: true,
+  actor: true,
+  dryRun: true,
+} satisfies Record<keyof DeadLetterOptions, true>);
+
+/** What was misspelt, or is undefined by mistake, would act on more than was meant, or act where nothing was to be changed. */
 function assertActable(action: string, filter: unknown, options: unknown): void {
-  const invalid = (problem: string): TailraceError =>
-    new TailraceError('INVALID_OPTION', `Dead letters, ${action}: ${problem}`);
-  if (typeof filter !== 'object' || filter === null) {
-    throw invalid(`the filter is ${shown(filter)}. Expected an object with any of ${FILTERS.join(', ')}; {} for all.`);
-  }
-  const unknown = Object.keys(filter).find((name) => !FILTERS.includes(name));
-  if (unknown !== undefined) throw invalid(`there is no filter ${unknown}. Expected any of ${FILTERS.join(', ')}.`);
+  assertFilter(action, filter);
   const { database } = (options ?? {}) as Partial<DeadLetterOptions>;
-  if (typeof database?.query === 'function') return;
-  throw invalid('database has no method query. Expected options with a pg.Pool: { database: pool }.');
+  if (typeof database?.query !== 'function') {
+    throw invalid(action, 'database has no method query. Expected options with a pg.Pool: { database: pool }.');
+  }
+  assertKnown(action, 'option', options as DeadLetterOptions, OPTIONS);
+  const { dryRun } = options as DeadLetterOptions;
+  if (dryRun === undefined || typeof dryRun === 'boolean') return;
+  throw invalid(action, `dryRun is ${shown(dryRun)}. Expected true or false.`);
+}
+
+function assertFilter(action: string, filter: unknown): void {
+  const names = Object.keys(FILTERS);
+  if (typeof filter !== 'object' || filter === null) {
+    const expected = `an object with any of ${names.join(', ')}; {} for all`;
+    throw invalid(action, `the filter is ${shown(filter)}. Expected ${expected}.`);
+  }
+  assertKnown(action, 'filter', filter, names);
+  for (const [name, found] of Object.entries(filter) as [keyof DeadLetterFilter, unknown][]) {
+    const { is, expected } = EXPECTED[FILTERS[name]];
+    if (is(found)) continue;
+    throw invalid(action, `${name} is ${shown(found)}. Expected ${expected}; leave it out to narrow nothing down.`);
+  }
+}
+
+/** Or the new content would be that of many. */
+function assertOneLetter(filter: DeadLetterFilter): void {
+  const missing = (['group', 'topic', 'partition', 'offset'] as const).find((name) => filter[name] === undefined);
+  if (missing === undefined) return;
+  throw invalid('edit', `the filter has no ${missing}. Expected group, topic, partition and offset of one message.`);
+}
+
+function assertEdit(edit: unknown): void {
+  const names = Object.keys({ payload: true, headers: true } satisfies Record<keyof DeadLetterEdit, true>);
+  if (typeof edit !== 'object' || edit === null) {
+    throw invalid('edit', `the new content is ${describe(edit)}. Expected an object with ${names.join(', ')}.`);
+  }
+  assertKnown('edit', 'content', edit, names);
+  const { payload } = edit as Partial<Record<keyof DeadLetterEdit, unknown>>;
+  if (payload === undefined || typeof payload === 'string') return;
+  throw new TailraceError(
+    'INVALID_PAYLOAD',
+    `The new payload of a dead letter is ${describe(payload)}. Expected JSON text: JSON.stringify(payload).`,
+  );
+}
+
+function assertKnown(action: string, what: string, given: object, known: readonly string[]): void {
+  const unknown = Object.keys(given).find((name) => !known.includes(name));
+  if (unknown !== undefined)
+    throw invalid(action, `there is no ${what} ${unknown}. Expected any of ${known.join(', ')}.`);
+}
+
+function invalid(action: string, problem: string): TailraceError {
+  return new TailraceError('INVALID_OPTION', `Dead letters, ${action}: ${problem}`);
 }
 
 function assertJson(text: string): void {

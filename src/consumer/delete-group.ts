@@ -1,6 +1,6 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
-import { assertGiven, inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
+import { assertFlag, assertGiven, inGroup, type GroupDatabase, type LockedGroup } from './group-admin.ts';
 
 /** What {@link deleteGroup} is to do. */
 export interface DeleteGroupOptions {
@@ -31,11 +31,13 @@ export interface DeletedGroup {
  * Forgets a group: its places, what it has handled, and what was stored or set aside. A group of the same name begins anew. Reads all of
  * `processed_message`, so it takes its time where that is large. Needs the rights of the tables' owner.
  *
- * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: members are there, static ones that are away counted; `NOT_MIGRATED`.
+ * @throws TailraceError `UNKNOWN_GROUP`; `GROUP_IN_USE`: members are there, static ones that are away counted;
+ * `INVALID_OPTION`; `NOT_MIGRATED`.
  */
 export async function deleteGroup(options: DeleteGroupOptions): Promise<DeletedGroup> {
   assertGiven('deleteGroup', options, ['group']);
   const { database, group, force = false, schema = DEFAULT_SCHEMA } = options;
+  assertFlag('deleteGroup', 'force', force);
   return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
     const members = await locked.liveMembers();
     if (members.length > 0 && !force) throw inUse(group, members);

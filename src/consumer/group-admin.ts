@@ -1,5 +1,6 @@
 import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
+import type { Log } from '../broker/log.ts';
 import { currentVersion } from '../postgres/migrations.ts';
 import { ALL_MEMBERS, GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
 import { shown } from './option-checks.ts';
@@ -54,6 +55,21 @@ export function assertGiven(act: string, given: unknown, names: readonly string[
     if (typeof found === 'string' && /^[^\0]{1,200}$/su.test(found)) continue;
     throw invalid(`${name} is ${shown(found)}. Expected 1 to 200 characters.`);
   }
+}
+
+/** @throws TailraceError `INVALID_OPTION`: it has no method `ends`, by which a log is known here. */
+export function assertLog(act: string, log: unknown): void {
+  if (typeof (log as Partial<Log> | null | undefined)?.ends === 'function') return;
+  throw new TailraceError(
+    'INVALID_OPTION',
+    `${act}: log has no method ends. Expected a log, such as postgresLog({ connectionString }).`,
+  );
+}
+
+/** @throws TailraceError `INVALID_OPTION`: neither true nor false, nor left out: 'false' would be taken for true. */
+export function assertFlag(act: string, name: string, found: unknown): void {
+  if (found === undefined || typeof found === 'boolean') return;
+  throw new TailraceError('INVALID_OPTION', `${act}: ${name} is ${shown(found)}. Expected true or false.`);
 }
 
 /**

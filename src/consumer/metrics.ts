@@ -1,5 +1,7 @@
+import { TailraceError } from '../base/errors.ts';
 import type { Consumer, ConsumerStatus } from './consumer.ts';
 import type { ConsumerCounters } from './dispatcher.ts';
+import { shown } from './option-checks.ts';
 
 /** A registry of prom-client, as far as it is used: `new Registry()`, or its global `register`. */
 export interface MetricsRegistry {
@@ -12,12 +14,14 @@ export interface MetricsRegistry {
  *
  * Throws what the registry throws: it has metrics of these names already.
  *
+ * @throws TailraceError `INVALID_OPTION`: not a registry, or not a function.
  * @see https://prometheus.io/docs/practices/naming/
  */
 export function registerConsumerMetrics(
   registry: MetricsRegistry,
   consumers: () => readonly Consumer<unknown>[],
 ): void {
+  assertMeasurable(registry, consumers);
   const statuses = (): ConsumerStatus[] => consumers().map((consumer) => consumer.status());
   for (const [name, help, counter] of COUNTERS) {
     registry.registerMetric(
@@ -36,6 +40,17 @@ export function registerConsumerMetrics(
       () => sums(statuses().flatMap((status) => durationSamples(duration, status))),
     ),
   );
+}
+
+function assertMeasurable(registry: unknown, consumers: unknown): void {
+  const { registerMetric } = (registry ?? {}) as Partial<MetricsRegistry>;
+  const problem =
+    typeof registerMetric !== 'function'
+      ? 'the registry has no method registerMetric. Expected one of prom-client: new Registry(), or register.'
+      : typeof consumers !== 'function'
+        ? `consumers is ${shown(consumers)}. Expected a function that returns them, such as () => [consumer].`
+        : undefined;
+  if (problem !== undefined) throw new TailraceError('INVALID_OPTION', `registerConsumerMetrics: ${problem}`);
 }
 
 const COUNTERS: readonly (readonly [name: string, help: string, counter: keyof ConsumerCounters | 'lost'])[] = [

@@ -1,8 +1,11 @@
+import { types } from 'node:util';
 import { TailraceError } from '../base/errors.ts';
 import type { Log, PartitionEnds } from '../broker/log.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import {
+  assertFlag,
   assertGiven,
+  assertLog,
   groupInUse,
   inGroup,
   type GroupDatabase,
@@ -59,12 +62,13 @@ export interface KnownPlace {
  * does every `cursorIntervalMs`.
  *
  * @throws TailraceError `UNKNOWN_GROUP`: no such group, or it has no place there; `UNKNOWN_TOPIC`; `OFFSET_OUT_OF_RANGE`;
- * `GROUP_IN_USE`: messages are set aside that the log has lost; `INVALID_OPTION`: a time in the future; `NOT_MIGRATED`.
+ * `GROUP_IN_USE`: messages are set aside that the log has lost; `INVALID_OPTION`, also for a time in the future; `NOT_MIGRATED`.
  */
 export async function seekGroup(options: SeekOptions): Promise<SeekMove[]> {
-  assertGiven('seekGroup', options, ['group', 'topic']);
+  assertOptions(options);
   const { log, database, group, topic, partition, dryRun = false, schema = DEFAULT_SCHEMA } = options;
   const to = checkedTarget(options.to);
+  assertLog('seekGroup', log);
   return inGroup({ database, schema: quoteSchema(schema), schemaName: schema, group }, async (locked) => {
     const known = await locked.placesIn(topic, partition);
     if (known.length === 0) throw noPlace(group, topic, partition);
@@ -170,31 +174,53 @@ async function timesOf(log: Log, topic: string, target: SeekTarget): Promise<Rea
   return new Map(places.map(({ partition, offset }) => [partition, offset]));
 }
 
+const OPTIONS: readonly string[] = Object.keys({
+  log: true,
+  database: true,
+  group: true,
+  topic: true,
+  partition: true,
+  to: true,
+  dryRun: true,
+  schema: true,
+} satisfies Record<keyof SeekOptions, true>);
+
+/** A misspelt `dryRun` would have the group moved, and a misspelt `partition` all of them. */
+function assertOptions(options: SeekOptions): void {
+  assertGiven('seekGroup', options, ['group', 'topic']);
+  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  if (unknown !== undefined) throw invalid(`there is no option ${unknown}. Expected ${OPTIONS.join(', ')}.`);
+  const { partition, dryRun } = options;
+  assertFlag('seekGroup', 'dryRun', dryRun);
+  if (partition === undefined || (Number.isInteger(partition) && partition >= 0)) return;
+  throw invalid(`partition is ${shown(partition)}. Expected a whole number, 0 or more.`);
+}
+
+function invalid(problem: string): TailraceError {
+  return new TailraceError('INVALID_OPTION', `seekGroup: ${problem}`);
+}
+
 /** By how much a time may be ahead of this process's clock, since it may come from another one. */
 const CLOCK_DIFFERENCE_MS = 60_000;
 
 function checkedTarget(target: SeekTarget): SeekTarget {
   if (!isTarget(target)) {
-    throw new TailraceError(
-      'INVALID_OPTION',
-      `seekGroup: to is ${shown(target)}. Expected 'earliest', 'latest', { offset: 5n }, { time: new Date(…) } or { by: -10n }.`,
+    throw invalid(
+      `to is ${shown(target)}. Expected 'earliest', 'latest', { offset: 5n }, { time: new Date(…) } or { by: -10n }.`,
     );
   }
   if (typeof target === 'string' || !('time' in target)) return target;
   const ms = target.time.getTime();
   if (ms <= Date.now() + CLOCK_DIFFERENCE_MS) return target;
   const found = Number.isNaN(ms) ? 'a Date that is no time' : `${target.time.toISOString()}, which is in the future`;
-  throw new TailraceError(
-    'INVALID_OPTION',
-    `seekGroup: time is ${found}. Expected a time that has passed, or 'latest'.`,
-  );
+  throw invalid(`time is ${found}. Expected a time that has passed, or 'latest'.`);
 }
 
 function isTarget(target: unknown): boolean {
   if (target === 'earliest' || target === 'latest') return true;
-  if (typeof target !== 'object' || target === null) return false;
+  if (typeof target !== 'object' || target === null || Object.keys(target).length !== 1) return false;
   const { offset, time, by } = target as Readonly<Record<string, unknown>>;
-  return typeof offset === 'bigint' || time instanceof Date || typeof by === 'bigint';
+  return typeof offset === 'bigint' || types.isDate(time) || typeof by === 'bigint';
 }
 
 function noPlace(group: string, topic: string, partition: number | undefined): TailraceError {
