@@ -75,6 +75,11 @@ export interface GroupRow {
   readonly seconds: number | null;
   /** In how many partitions its place is beyond the end of the log. */
   readonly beyond: number;
+  /** The topics in which it has a place, and those of them that the log in this database does not have. */
+  readonly topics: readonly string[];
+  readonly unknown_topics: readonly string[];
+  /** Whether it is, or was, in a cutover: then another group may have its places. */
+  readonly in_cutover: boolean;
 }
 
 async function runList({ schema, ...options }: DatabaseOptions, terminal: Terminal): Promise<void> {
@@ -82,7 +87,7 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
   const rows = await withClient({ url, schema, command: 'groups' }, (client) =>
     readGroups(client, quoteSchema(schema)),
   );
-  const groups = rows.map(({ name, generation, members, dead, lag, seconds, beyond }) => ({
+  const groups = rows.map(({ name, generation, members, dead, lag, seconds, beyond, topics, unknown_topics }) => ({
     group: name,
     generation,
     members,
@@ -90,6 +95,8 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
     lag,
     lagSeconds: rounded(seconds),
     partitionsBeyondEnd: beyond,
+    topics,
+    unknownTopics: unknown_topics,
   }));
   if (options.json === true) terminal.out(`${JSON.stringify({ schema, groups })}\n`);
   else if (groups.length === 0)
@@ -107,10 +114,28 @@ async function runList({ schema, ...options }: DatabaseOptions, terminal: Termin
         ]),
       ),
     );
-    for (const { group, partitionsBeyondEnd: beyond } of groups) {
-      if (beyond > 0) terminal.out(`\n${beyondText(`${group} is`, beyond)} See: tailrace groups describe ${group}\n`);
-    }
+    for (const row of rows) for (const note of notesOf(row)) terminal.out(`\n${note}\n`);
   }
+}
+
+/** What a row of the list does not say by itself. */
+function notesOf({ name, members, beyond, topics, unknown_topics, in_cutover }: GroupRow): string[] {
+  const isWithoutPlace = topics.length === 0 && members === 0 && !in_cutover;
+  return [
+    ...(beyond > 0 ? [`${beyondText(`${name} is`, beyond)} See: tailrace groups describe ${name}`] : []),
+    ...(unknown_topics.length > 0 ? [unknownTopicsText(`${name} has places`, unknown_topics)] : []),
+    ...(isWithoutPlace ? [`${noPlaceText(name)} To forget it: tailrace groups delete ${name}`] : []),
+  ];
+}
+
+/** That a topic is gone, and that the log is in another database, look alike from here. */
+function unknownTopicsText(who: string, topics: readonly string[]): string {
+  const named = topics.slice(0, 5).join(', ') + (topics.length > 5 ? ` and ${topics.length - 5} more` : '');
+  return `${who} in topics that are not in this database: ${named}. Their log is in another one, or they are gone; how far behind it is, is not known here.`;
+}
+
+function noPlaceText(who: string): string {
+  return `${who} has no place in any topic, as after its topics were deleted, and no member.`;
 }
 
 /** What it means that a place is beyond the end, and the way out. */
@@ -124,8 +149,11 @@ export async function readGroups(client: pg.Client, schema: string): Promise<Gro
   const { rows } = await client.query<GroupRow>(
     `with place as (${placesSql(schema)}),
       total as (select group_name, sum(lag::bigint)::text as lag, max(seconds) as seconds,
-        count(*) filter (where beyond)::int as beyond from place group by 1)
+        count(*) filter (where beyond)::int as beyond, array_agg(distinct topic) as topics,
+        array_agg(distinct topic) filter (where "end" is null) as unknown_topics from place group by 1)
     select g.name, g.generation, lag, seconds, coalesce(beyond, 0) as beyond,
+      coalesce(topics, '{}') as topics, coalesce(unknown_topics, '{}') as unknown_topics,
+      g.follows is not null or g.hands_over_to is not null as in_cutover,
       (select count(*)::int from ${schema}.consumer_member m where m.group_name = g.name and m.expires_at > clock_timestamp()) as members,
       (select count(*)::text from ${schema}.parked_message m where m.group_name = g.name and m.dead) as dead
     from ${schema}.consumer_group g left join total on total.group_name = g.name order by g.name collate "C"`,
@@ -318,8 +346,16 @@ function groupText(
     ]),
   );
   const beyond = places.filter(({ isBeyondEnd }) => isBeyondEnd).length;
-  const warning = beyond === 0 ? '' : `\n${beyondText('It is', beyond)}\n`;
-  return `${members.length === 0 ? 'No member is there.\n' : memberTable}\n${placeTable}${warning}`;
+  const unknown = [...new Set(places.flatMap(({ topic, end }) => (end === null ? [topic] : [])))];
+  const notes = [
+    ...(beyond === 0 ? [] : [beyondText('It is', beyond)]),
+    ...(unknown.length === 0 ? [] : [unknownTopicsText('It has places', unknown)]),
+  ];
+  return [
+    members.length === 0 ? 'No member is there.\n' : memberTable,
+    places.length === 0 ? 'It has no place in any topic.\n' : placeTable,
+    ...notes.map((note) => `${note}\n`),
+  ].join('\n');
 }
 
 export function big(text: string | null): bigint | null {

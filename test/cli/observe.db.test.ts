@@ -225,7 +225,10 @@ describe('a group that is behind', () => {
       .toEqual({
         schema: 'tailrace',
         groups: [
-          { group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0, partitionsBeyondEnd: 0 },
+          {
+            ...{ group: 'g', generation: 1, members: 1, deadLetters: '1', lag: '0', lagSeconds: 0 },
+            ...{ partitionsBeyondEnd: 0, topics: ['counts'], unknownTopics: [] },
+          },
         ],
       });
     const alive = (await document(database, 'groups', 'describe', 'g')) as { members: unknown[]; partitions: object[] };
@@ -333,12 +336,37 @@ describe('a group that is behind', () => {
       insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset, stored_from, stored_to) values
         ('far', 'orders', 0, 7, 5, 10)`);
     expect(await document(database, 'groups')).toMatchObject({
-      groups: [{ group: 'far', lag: null, lagSeconds: null }],
+      groups: [{ group: 'far', lag: null, lagSeconds: null, topics: ['orders'], unknownTopics: ['orders'] }],
     });
+    const said = / in topics that are not in this database: orders\. Their log is in another one, or they are gone/;
+    expect(await cli(database, 'groups')).toMatch(said);
     expect(await document(database, 'groups', 'show', 'far')).toMatchObject({
       partitions: [{ nextOffset: '7', end: null, stored: '3', lag: null, lagSeconds: null }],
     });
-    expect(await cli(database, 'groups', 'show', 'far')).toMatch(/STORED[^]*orders +0 +7 +- +- +- +3 /);
+    const shown = await cli(database, 'groups', 'show', 'far');
+    expect(shown).toMatch(/STORED[^]*orders +0 +7 +- +- +- +3 /);
+    expect(shown).toMatch(said);
+  });
+
+  it('is said to have no place once its topic was deleted', async () => {
+    await using database = await createTestDatabase();
+    await publish(database, 2);
+    await relayAll(database, 1);
+    await database.pool.query(`insert into tailrace.consumer_group (name) values ('idle');
+      insert into tailrace.consumer_cursor (group_name, topic, partition, next_offset) values ('idle', 'counts', 0, 1)`);
+    const said =
+      /\nidle has no place in any topic, as after its topics were deleted, and no member\. .*groups delete idle\n/;
+    expect(await cli(database, 'groups')).not.toMatch(said);
+    await cli(database, 'topics', 'delete', 'counts', '--yes');
+    expect(await cli(database, 'groups')).toMatch(said);
+    expect(await document(database, 'groups')).toMatchObject({
+      groups: [{ group: 'idle', lag: null, topics: [], unknownTopics: [] }],
+    });
+    expect(await cli(database, 'groups', 'describe', 'idle')).toBe(
+      'No member is there.\n\nIt has no place in any topic.\n',
+    );
+    await database.pool.query(`update tailrace.consumer_group set follows = 'other'`);
+    expect(await cli(database, 'groups')).not.toMatch(said);
   });
 });
 

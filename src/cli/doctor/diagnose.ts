@@ -452,9 +452,10 @@ const LATE_GROUP_SECONDS = 300;
 function groups({ groups: rows, hasSchema }: DoctorFacts): Finding[] {
   if (rows === undefined) return hasSchema ? [unread('groups')] : [];
   if (rows.length === 0) return [ok('groups', 'There are no consumer groups in this database.')];
-  return rows.flatMap(({ name, members, lag, seconds: late, dead, beyond }) => {
+  return rows.flatMap(({ name, members, lag, seconds: late, dead, beyond, topics }) => {
     const check = `group ${name}`;
-    const place = lag === null ? 'its log is in another database' : `${lag} messages and ${seconds(late ?? 0)} behind`;
+    const nowhere = topics.length === 0 ? 'no place in any topic' : 'its log is in another database';
+    const place = lag === null ? nowhere : `${lag} messages and ${seconds(late ?? 0)} behind`;
     const isBehind = lag !== null && lag !== '0' && (members === 0 || (late ?? 0) > LATE_GROUP_SECONDS);
     const show = `tailrace groups show ${name}`;
     const main = isBehind

@@ -107,7 +107,12 @@ const healthy: DoctorFacts = {
   processed: { weeksAhead: 4, held: undefined },
   lease: { holder: 'host-1', isHeld: true, expiredSeconds: 0, wantedMode: null, mode: 'wal', modeReason: null },
   relayDeadLetters: 0,
-  groups: [{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0, beyond: 0 }],
+  groups: [
+    {
+      ...{ name: 'billing', generation: 1, members: 2, dead: '0', lag: '0', seconds: 0, beyond: 0 },
+      ...{ topics: ['orders'], unknown_topics: [], in_cutover: false },
+    },
+  ],
   outlooks: [],
   maintenance: { secondsAgo: 30, isOwner: true, waiting: 0, reason: null, full: 1 },
 };
@@ -313,6 +318,14 @@ describe('finds one thing at a time', () => {
   ])('lets %s pass', (_what, change) => {
     expect(wrong({ ...healthy, ...change })).toEqual([]);
   });
+});
+
+it.each([
+  ['elsewhere', ['orders'], '2 members, its log is in another database.'],
+  ['gone', [], '2 members, no place in any topic.'],
+])('says of a group without lag whether its topics are %s', (_what, topics, what) => {
+  const facts = { ...healthy, groups: [{ ...group, lag: null, seconds: null, topics, unknown_topics: topics }] };
+  expect(diagnose(facts).find(({ check }) => check === 'group billing')).toMatchObject({ level: 'ok', what });
 });
 
 it('knows what a role lacks for what it is meant for', () => {
