@@ -45,7 +45,7 @@ export interface ConsumerCounters {
   duplicates: number;
   /** Attempts that failed by the handler's fault and were followed by another. */
   retried: number;
-  /** Attempts that failed and are followed by another after a delay, the record being parked meanwhile. */
+  /** Attempts that failed or gave the record back, and are followed by another after a delay, the record being parked meanwhile. */
   delayed: number;
   /** Lined up behind a parked record of their key. */
   linedUp: number;
@@ -53,7 +53,7 @@ export interface ConsumerCounters {
   postponed: number;
   /** Set aside with their attempts used up, or expired. */
   dead: number;
-  /** Given back by their handlers without a delay. */
+  /** Given back by their handlers without a delay; those with one are among `delayed`. */
   released: number;
   /** Set aside because their type has no handler. */
   parked: number;

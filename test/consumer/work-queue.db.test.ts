@@ -220,6 +220,25 @@ describe('what a handler says', () => {
   });
 
   it.each(['partitions', 'work-queue'] as const)(
+    'is heard: given back without a delay, it comes again, and is counted each time (%s)',
+    async (mode) => {
+      await using stream = await Stream.open({ partitions: 1 });
+      let calls = 0;
+      const consumer = stream
+        .consumer({ mode, retries: { attempts: 1 } })
+        .on(Counted, async ({ payload }, { release, tx }) => {
+          calls += 1;
+          if (calls <= 2) release();
+          await addEffect(tx, payload);
+        });
+      await consumer.start();
+      await stream.publish(...counts(['a'], 1));
+      await stream.untilEffects(1);
+      expect(consumer.status()).toMatchObject({ released: 2, retried: 0, delayed: 0, dead: 0 });
+    },
+  );
+
+  it.each(['partitions', 'work-queue'] as const)(
     'is heard: given back for a time, it uses up no attempt (%s)',
     async (mode) => {
       await using stream = await Stream.open({ partitions: 1 });
