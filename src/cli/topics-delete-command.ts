@@ -24,7 +24,7 @@ export function addTopicsDeleteCommand(topics: Command, terminal: Terminal): voi
   withDatabaseOptions(topics.command('delete'))
     .summary('delete a topic')
     .description(
-      'Deletes a topic: its records, what it keeps, the places of groups in it, and what they have set aside of it. Refused while members read it, unless forced. Relays may run: a message that comes later makes the topic anew, with offsets from 0. Groups in other databases are not seen: delete them there. Needs the rights of the tables’ owner.',
+      'Deletes a topic: its records, what it keeps, the places of groups in it, and what they have of it in their inboxes or set aside. Refused while members read it, unless forced. Relays may run: a message that comes later makes the topic anew, with offsets from 0. Groups in other databases are not seen: delete them there. Needs the rights of the tables’ owner.',
     )
     .argument('<topic>', 'its name')
     .option('--yes', 'yes, delete it: its records are gone for good')
