@@ -56,6 +56,15 @@ select tailrace.publish(
 -- #endregion
 `);
 
+await pool.query(`
+-- #region sql-later
+insert into tailrace.outbox (message_id, topic, key, type, kind, payload, deliver_at, expires_at) values (
+  tailrace.uuid_v7(), 'shipping', 'A-3', 'ShipOrder', 'command', '{"orderId": "A-3"}',
+  clock_timestamp() + interval '1 hour', clock_timestamp() + interval '1 day'
+);
+-- #endregion
+`);
+
 {
   // #region producer
   await using producer = createProducer({ database: pool }); // stop() commits what it was given; so does the end of the block
