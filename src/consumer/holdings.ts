@@ -4,8 +4,20 @@ import type { TakenPartition } from './group-tables.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
 import type { ConsumerSettings } from './options.ts';
 import type { Origin } from './origin.ts';
-import type { Parts } from './parts.ts';
+import type { WorkQueue } from './work-queue.ts';
 import { WorkRange } from './work-range.ts';
+
+/** Who is told of what happens to them. */
+export interface Informed {
+  readonly membership: { wake(): void };
+  readonly transactions: { cutOff(partition: AssignedPartition): void };
+  readonly dispatcher: { drop(partition: AssignedPartition): bigint[] };
+  readonly fetcher: { freed(partition: AssignedPartition): void; resume(): void; reassigned(): void };
+  readonly inbox: { taken(): void; freed(partition: AssignedPartition): void; reassigned(): void };
+  readonly feeder: { taken(): void };
+  readonly work: WorkQueue | undefined;
+  readonly ends: { changed(): void };
+}
 
 /** The partitions that a member has, and what happens to them: taken, revoked and drained, released, lost. */
 export class Holdings {
@@ -14,15 +26,15 @@ export class Holdings {
   readonly #drainTimers = new Map<AssignedPartition, NodeJS.Timeout>();
   /** Notified when something that ran has ended. */
   readonly progress = new Signal();
-  #parts: Parts | undefined;
+  #informed: Informed | undefined;
 
   constructor(settings: ConsumerSettings) {
     this.#settings = settings;
   }
 
   /** Who is to be told; `undefined`: nobody any more. */
-  attach(parts: Parts | undefined): void {
-    this.#parts = parts;
+  attach(informed: Informed | undefined): void {
+    this.#informed = informed;
   }
 
   get partitions(): readonly AssignedPartition[] {
@@ -36,36 +48,36 @@ export class Holdings {
 
   /** All that this member has: also the ranges of a work queue. */
   get all(): AssignedPartition[] {
-    return [...this.#partitions, ...(this.#parts?.work?.ranges ?? [])];
+    return [...this.#partitions, ...(this.#informed?.work?.ranges ?? [])];
   }
 
   /** The group has given it a partition. */
   take(taken: TakenPartition, origin: Origin): void {
     this.#partitions.add(new AssignedPartition(taken, origin, this.#settings.concurrency));
-    this.#parts?.feeder.taken();
-    this.#parts?.inbox.taken();
+    this.#informed?.feeder.taken();
+    this.#informed?.inbox.taken();
   }
 
   /** There may be more to read, or other partitions to read from. */
   readAnew(): void {
-    this.#parts?.fetcher.reassigned();
-    this.#parts?.inbox.reassigned();
-    this.#parts?.ends.changed();
+    this.#informed?.fetcher.reassigned();
+    this.#informed?.inbox.reassigned();
+    this.#informed?.ends.changed();
   }
 
   /** It is to give a partition, or a range, up: what runs of it may end. */
   revoke(partition: AssignedPartition): void {
     this.wind(partition);
-    if (partition.drained) this.#parts?.membership.wake();
+    if (partition.drained) this.#informed?.membership.wake();
     else if (partition.revoking) this.#setDrainTimer(partition);
-    if (partition instanceof WorkRange && partition.givenBack.length > 0) this.#parts?.membership.wake();
+    if (partition instanceof WorkRange && partition.givenBack.length > 0) this.#informed?.membership.wake();
   }
 
   /** Begins nothing more of a partition. */
   wind(partition: AssignedPartition): void {
     if (partition.state !== 'owned') return;
     partition.revoke();
-    const dropped = this.#parts?.dispatcher.drop(partition) ?? [];
+    const dropped = this.#informed?.dispatcher.drop(partition) ?? [];
     if (partition instanceof WorkRange) partition.giveBackRest(dropped);
   }
 
@@ -85,18 +97,18 @@ export class Holdings {
   /** Something that ran of it has ended. */
   progressed(partition: AssignedPartition): void {
     this.progress.notify();
-    const wants = partition instanceof WorkRange ? this.#parts?.work?.wantsSync(partition) : partition.drained;
-    if (wants === true) this.#parts?.membership.wake();
-    if (partition instanceof WorkRange) this.#parts?.fetcher.resume();
+    const wants = partition instanceof WorkRange ? this.#informed?.work?.wantsSync(partition) : partition.drained;
+    if (wants === true) this.#informed?.membership.wake();
+    if (partition instanceof WorkRange) this.#informed?.fetcher.resume();
     else if (!partition.drained) {
-      this.#parts?.fetcher.freed(partition);
-      this.#parts?.inbox.freed(partition);
+      this.#informed?.fetcher.freed(partition);
+      this.#informed?.inbox.freed(partition);
     }
   }
 
   /** It is another's, or has to be given up at once. */
   lose(partition: AssignedPartition, isMoved = false): void {
-    if (partition instanceof WorkRange) this.#parts?.work?.lose(partition, isMoved);
+    if (partition instanceof WorkRange) this.#informed?.work?.lose(partition, isMoved);
     else if (this.#partitions.has(partition)) this.forgetLost(partition, isMoved);
   }
 
@@ -121,7 +133,7 @@ export class Holdings {
     } else {
       logger.warn(fields, 'A partition was lost: what was under way in it is undone');
     }
-    this.#parts?.membership.wake();
+    this.#informed?.membership.wake();
   }
 
   /** What runs of it is cut off. */
@@ -130,13 +142,13 @@ export class Holdings {
     this.#drainTimers.delete(partition);
     this.#partitions.delete(partition);
     partition.end(end);
-    this.#parts?.dispatcher.drop(partition);
-    this.#parts?.transactions.cutOff(partition);
+    this.#informed?.dispatcher.drop(partition);
+    this.#informed?.transactions.cutOff(partition);
   }
 
   /** Nothing is this member's any more. */
   forgetAll(): void {
-    this.#parts?.work?.loseAll();
+    this.#informed?.work?.loseAll();
     for (const partition of this.#partitions) this.forget(partition, 'lost');
   }
 }
