@@ -15,9 +15,12 @@ export interface Worker {
   stop(): Promise<void>;
 }
 
-export function startWorker(file: string, argument: object): Worker {
+/** `flags` are those of Node. */
+export function startWorker(file: string, argument: object, flags: readonly string[] = []): Worker {
   const path = fileURLToPath(new URL(file, import.meta.url));
-  const child = spawn(process.execPath, [path, JSON.stringify(argument)], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [...flags, path, JSON.stringify(argument)], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
   const next = lineReader(child, file);
   return {
     pid: child.pid ?? 0,
