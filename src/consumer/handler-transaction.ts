@@ -6,6 +6,7 @@ import { CLUSTER_SQL, clusterOf, type ClusterRow } from '../postgres/cluster.ts'
 import { isTransient, sqlStateOf } from '../postgres/sqlstate.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import { AbandonedHandler } from './handler-call.ts';
+import { HandlerClient } from './handler-client.ts';
 import { lendClient } from './lent-client.ts';
 import { elsewhere } from './origin.ts';
 import type { ConsumerSettings } from './options.ts';
@@ -98,6 +99,7 @@ const NOW: Statement = {
   text: 'select (extract(epoch from clock_timestamp()) * 1000)::text',
   values: [],
 };
+
 /**
  * What is claimed before its handler is called has to outlive a crash of the server, whatever the database does with other
  * commits.
@@ -400,6 +402,7 @@ export class HandlerTransactions {
         await committed;
       }
     } catch (error) {
+      successor?.answers.reject(error); // of no effect once it was sent
       throw sqlStateOf(error) === IN_FAILED_TRANSACTION ? transactionAborted() : error;
     }
   }
@@ -449,60 +452,6 @@ async function begunBehind({ client, answers }: Successor): Promise<TextRows[] |
   } catch (error) {
     if (sqlStateOf(error) === undefined) client.destroy(error as Error); // who knows what it is still to answer
     return undefined;
-  }
-}
-
-/** A client of the pool for the length of one transaction. */
-class HandlerClient {
-  readonly tx: pg.PoolClient;
-  /** What the connection was lost by. */
-  lost: Error | undefined;
-  /** Whether the transaction has ended. */
-  isClean = false;
-  #isGivenBack = false;
-  /** Who has the client from now on. */
-  #heir: HandlerClient | undefined;
-  readonly #onError = (error: Error): void => {
-    this.lost ??= error;
-  };
-
-  private constructor(tx: pg.PoolClient) {
-    this.tx = tx;
-    tx.on('error', this.#onError);
-  }
-
-  static async take(database: ConsumerSettings['database']): Promise<HandlerClient> {
-    return new HandlerClient(await database.connect());
-  }
-
-  /** For the transaction that begins behind the commit of this one, and gives the client back in its place. */
-  handOver(): HandlerClient {
-    this.#heir = new HandlerClient(this.tx);
-    return this.#heir;
-  }
-
-  /** Gives the client back with no transaction open: what was not committed is undone. Never throws. */
-  async giveBack(): Promise<void> {
-    // The client's own word for its state is stale between an error and the server's next "ready".
-    if (!this.isClean && this.lost === undefined && this.#heir === undefined) {
-      await this.tx.query('rollback').catch(this.#onError);
-    }
-    this.#release();
-  }
-
-  /** Closes the connection, whatever it is doing; the server undoes what was not committed. */
-  destroy(reason?: Error): void {
-    this.lost ??=
-      reason ?? new TailraceError('ASSIGNMENT_LOST', 'The partition was lost before its handler had ended.');
-    this.#heir?.destroy(this.lost);
-    this.#release();
-  }
-
-  #release(): void {
-    if (this.#isGivenBack) return;
-    this.#isGivenBack = true;
-    if (this.#heir === undefined) this.tx.release(this.lost);
-    this.tx.removeListener('error', this.#onError);
   }
 }
 
