@@ -7,7 +7,7 @@ import type { Tracing } from '../telemetry/tracing.ts';
 import type { AssignmentState } from './assigned-partition.ts';
 import type { AttemptDurations } from './attempt-durations.ts';
 import type { Circuit } from './circuit.ts';
-import { noCounts, type ConsumerCounters } from './dispatcher.ts';
+import { noCounts, type ConsumerCounters } from './counters.ts';
 import { removeEphemeralGroups } from './ephemeral-groups.ts';
 import { ABORT_GRACE_MS } from './handler-call.ts';
 import {

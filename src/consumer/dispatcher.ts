@@ -1,13 +1,11 @@
 import { backoffMs } from '../base/backoff.ts';
-import { messageOf } from '../base/errors.ts';
-import type { Logger } from '../base/logger.ts';
 import type { LogRecord } from '../broker/record.ts';
-import { traceFields } from '../message/trace-context.ts';
 import type { AssignedPartition } from './assigned-partition.ts';
 import type { AttemptResult, Attempts } from './attempt.ts';
 import { DurationCounts } from './attempt-durations.ts';
 import { CircuitBreaker } from './circuit-breaker.ts';
 import type { Circuit, CircuitOutcome } from './circuit.ts';
+import { countDone, noCounts, type ConsumerCounters } from './counters.ts';
 import {
   deliveryLanes,
   isInLine,
@@ -25,44 +23,18 @@ import {
   type LookTarget,
   type Task,
 } from './delivery.ts';
+import { DeliveryReport } from './delivery-report.ts';
 import type { HandlerRegistry } from './handlers.ts';
 import { Lanes, type Unit } from './lanes.ts';
-import { nextStep, type NextStep } from './next-step.ts';
+import { nextStep } from './next-step.ts';
 import type { ConsumerSettings } from './options.ts';
-import { errorText, expired, LINED_UP, NOT_DUE, processDied, unhandled, type ParkNote } from './park-note.ts';
+import { errorText, expired, LINED_UP, NOT_DUE, processDied, unhandled } from './park-note.ts';
 import type { BegunRecord, Found, ParkedRow } from './parked-messages.ts';
 import { largestUnit, RateLimits } from './rate-limits.ts';
 import { allowancesOf } from './shared-tokens.ts';
 import { SuspectGate } from './suspect-gate.ts';
 import { verdictOf } from './verdict.ts';
 import { WorkRange } from './work-range.ts';
-
-/** What a consumer has done since it started, in records. */
-export interface ConsumerCounters {
-  /** Handled by a handler of this member, and committed. */
-  handled: number;
-  /** Skipped: handled before, by this member or another. */
-  duplicates: number;
-  /** Attempts that failed by the handler's fault and were followed by another. */
-  retried: number;
-  /** Attempts that failed or gave the record back, and are followed by another after a delay, the record being parked meanwhile. */
-  delayed: number;
-  /** Lined up behind a parked record of their key. */
-  linedUp: number;
-  /** Parked until the time that they were to be delivered at. */
-  postponed: number;
-  /** Set aside with their attempts used up, or expired. */
-  dead: number;
-  /** Given back by their handlers without a delay; those with one are among `delayed`. */
-  released: number;
-  /** Set aside because their type has no handler. */
-  parked: number;
-  /** Stepped over because their type has no handler, or their handler skips replays. */
-  ignored: number;
-  /** Begun when the time came that they were to be delivered at, and how much later than that in all, in milliseconds. */
-  timersFired: number;
-  timerLatenessMs: number;
-}
 
 /** What the dispatcher tells of partitions. */
 export interface DispatcherEvents {
@@ -116,8 +88,7 @@ export class Dispatcher {
   readonly #events: DispatcherEvents;
   readonly #lanes: Lanes<LaneItem, AssignedPartition>;
   readonly #timers = new Map<Unit<LaneItem>, NodeJS.Timeout>();
-  readonly #logger: Logger;
-  readonly #saidUnhandled = new Set<string>();
+  readonly #report: DeliveryReport;
   readonly #circuit: CircuitBreaker;
   readonly #limits: RateLimits;
   #isFilling = false;
@@ -129,7 +100,7 @@ export class Dispatcher {
     this.#registry = registry;
     this.#work = work;
     this.#events = events;
-    this.#logger = settings.logger;
+    this.#report = new DeliveryReport(settings);
     const { group, memberId, concurrency, circuitBreaker, limits, logger } = settings;
     this.#lane = laneOf((topic) => registry.isSerial(topic));
     this.#lanes = new Lanes(deliveryLanes(concurrency, (topic) => registry.isSerial(topic), largestUnit(limits)));
@@ -211,17 +182,8 @@ export class Dispatcher {
     if (handler?.onReplay === 'skip' && partition.isReplay(offset)) return undefined;
     if (handler !== undefined) return { todo: 'handle', handler, alone: false };
     if (this.#settings.onUnhandledType === 'ignore') return undefined;
-    this.#sayUnhandled(topic, type);
+    this.#report.unhandled(topic, type);
     return { todo: 'park', note: unhandled(0) };
-  }
-
-  /** Once for each type: there may be many of them. */
-  #sayUnhandled(topic: string, type: string): void {
-    const name = `${topic}/${type}`;
-    if (this.#saidUnhandled.has(name)) return;
-    this.#saidUnhandled.add(name);
-    const { group, memberId } = this.#settings;
-    this.#logger.warn({ group, memberId, topic, type }, 'Messages of this type have no handler and are set aside');
   }
 
   #fill(): void {
@@ -257,8 +219,7 @@ export class Dispatcher {
       return await (wasBegun(first) ? this.#countSuspect(unit, first) : this.#recordBegun(unit, first));
     } catch (error) {
       unit.stalls += 1;
-      const fields = { ...this.#fieldsOf(first), error: messageOf(error) };
-      this.#logger.warn(fields, 'Could not record an attempt; trying again');
+      this.#report.unrecorded(first, error);
       return () => this.#runLater(unit, backoffMs(unit.stalls));
     }
   }
@@ -281,7 +242,7 @@ export class Dispatcher {
     if (attempts <= this.#settings.attempts) return undefined;
     const { isInLine: inLine, isStrict } = this.#failedUnit(unit, delivery, false);
     delivery.task = parkTask(delivery.task, processDied(priorAttempts(delivery), inLine && isStrict));
-    this.#reportDeath(delivery);
+    this.#report.died(delivery);
     return () => this.#lanes.split(unit);
   }
 
@@ -348,10 +309,7 @@ export class Dispatcher {
       const found = await this.#work.find(look);
       return () => this.#concludeLook(unit, look, found);
     } catch (error) {
-      const { group, memberId } = this.#settings;
-      const { topic, partition } = look.partition;
-      const fields = { group, memberId, topic, partition, error: messageOf(error) };
-      this.#logger.warn(fields, 'Could not look at what is parked; trying again');
+      this.#report.unseen(look, error);
       unit.stalls += 1;
       return () => this.#runLater(unit, backoffMs(unit.stalls));
     }
@@ -397,7 +355,7 @@ export class Dispatcher {
     const [first] = deliveries.items;
     switch (ended.result) {
       case 'done':
-        this.#count(deliveries, ended.fresh);
+        countDone(this.counters, deliveries.items, ended.fresh);
         if (first?.parked === undefined) this.#finish(unit, deliveries, ended.fresh);
         else this.#settleParked(unit, first, first.parked);
         return;
@@ -448,15 +406,6 @@ export class Dispatcher {
     if (deliverAt !== undefined) this.#events.dueAfter(Math.max(0, deliverAt.getTime() - nowMs), partition);
   }
 
-  #count({ items }: Unit<Delivery>, fresh: number): void {
-    const { counters } = this;
-    const [first] = items;
-    if (first?.parked === undefined) counters.duplicates += items.length - fresh;
-    const task = first?.task;
-    if (task?.todo === 'handle') counters.handled += fresh;
-    else if (task !== undefined) counters[counterOf(task.note)] += fresh;
-  }
-
   #goOn(
     unit: Unit<LaneItem>,
     { items }: Unit<Delivery>,
@@ -466,7 +415,8 @@ export class Dispatcher {
     const [first] = items;
     if (first === undefined) return;
     const next = nextStep(failed, this.#failedUnit(unit, first, isProbe), this.#settings);
-    this.#report(unit, first, failed.error, next);
+    const attempt = priorAttempts(first) + unit.failures + 1;
+    this.#report.failed(first, attempt, unit.items.length, failed.error, next);
     const isReleased = verdictOf(failed.error)?.verdict === 'release';
     if (!isReleased && (next.step !== 'retry' || next.counts)) {
       for (const item of items) item.firstFailure ??= { error: errorText(failed.error), at: performance.now() };
@@ -526,26 +476,6 @@ export class Dispatcher {
     }, afterMs);
     this.#timers.set(unit, timer);
   }
-
-  #report(unit: Unit<LaneItem>, first: Delivery, error: unknown, next: NextStep): void {
-    const attempt = priorAttempts(first) + unit.failures + 1;
-    const ended = { records: unit.items.length, error: messageOf(error), attempt, next: next.step };
-    const fields = { ...this.#fieldsOf(first), ...ended };
-    if (verdictOf(error)?.verdict === 'release') this.#logger.debug(fields, 'A record was given back by its handler');
-    else if (next.step === 'bury') this.#logger.error(fields, 'A record is set aside as a dead letter');
-    else this.#logger.warn(fields, 'A record was not handled');
-  }
-
-  #reportDeath(delivery: Delivery): void {
-    const fields = { ...this.#fieldsOf(delivery), attempts: priorAttempts(delivery) };
-    this.#logger.error(fields, 'A record is set aside as a dead letter: the process ended whenever it was handled');
-  }
-
-  #fieldsOf({ record }: Delivery): object {
-    const { group, memberId } = this.#settings;
-    const { topic, partition, offset, messageId, type, headers } = record;
-    return { group, memberId, topic, partition, offset: offset.toString(), messageId, ...traceFields(headers), type };
-  }
 }
 
 /** What an attempt says of handlers as a whole. */
@@ -565,37 +495,4 @@ function standAlone(delivery: Delivery): void {
 /** Looks stand alone in their units. */
 function deliveriesOf(unit: Unit<LaneItem>): Unit<Delivery> {
   return { ...unit, items: unit.items.filter((item): item is Delivery => !isLook(item)) };
-}
-
-/** What a record that was set aside counts as. */
-function counterOf({ dead, reason }: ParkNote): 'dead' | 'parked' | 'linedUp' | 'postponed' | 'delayed' {
-  if (dead) return 'dead';
-  switch (reason) {
-    case 'UNHANDLED_TYPE':
-      return 'parked';
-    case 'KEY_PARKED':
-      return 'linedUp';
-    case 'NOT_DUE':
-      return 'postponed';
-    default:
-      return 'delayed';
-  }
-}
-
-/** Where counting begins. */
-export function noCounts(): ConsumerCounters {
-  return {
-    handled: 0,
-    duplicates: 0,
-    retried: 0,
-    delayed: 0,
-    linedUp: 0,
-    postponed: 0,
-    dead: 0,
-    released: 0,
-    parked: 0,
-    ignored: 0,
-    timersFired: 0,
-    timerLatenessMs: 0,
-  };
 }

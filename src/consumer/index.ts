@@ -35,7 +35,7 @@ export {
 export { deleteGroup, type DeletedGroup, type DeleteGroupOptions } from './delete-group.ts';
 export { seekGroup, type SeekMove, type SeekOptions, type SeekTarget } from './seek.ts';
 export type { GroupDatabase } from './group-admin.ts';
-export type { ConsumerCounters } from './dispatcher.ts';
+export type { ConsumerCounters } from './counters.ts';
 export type { AssignmentState } from './assigned-partition.ts';
 export type { Preset } from './presets.ts';
 export type { AttemptDurations } from './attempt-durations.ts';

@@ -1,6 +1,6 @@
 import { TailraceError } from '../base/errors.ts';
 import type { Consumer, ConsumerStatus } from './consumer.ts';
-import type { ConsumerCounters } from './dispatcher.ts';
+import type { ConsumerCounters } from './counters.ts';
 import { shown } from './option-checks.ts';
 
 /** A registry of prom-client, as far as it is used: `new Registry()`, or its global `register`. */

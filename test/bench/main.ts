@@ -36,7 +36,7 @@ const HELP = `npm run bench -- [options]
 
   --suite a,b/c  which suites, or workloads of them (default: all):
 ${workloadsOf(SUITES)}
-  --rounds n     how often each is measured (default: 5, with --quick 3)
+  --rounds n     how often each is measured (default: 5, with --quick 1)
   --quick        smaller workloads, for a first look; the bars are the same
   --json         one JSON document on stdout, progress on stderr
   --help         this text
@@ -59,7 +59,7 @@ async function main(): Promise<number> {
     process.stdout.write(`${HELP}\n`);
     return 0;
   }
-  const rounds = Number(values.rounds ?? (values.quick ? 3 : 5));
+  const rounds = Number(values.rounds ?? (values.quick ? 1 : 5));
   if (!(Number.isInteger(rounds) && rounds >= 1)) {
     process.stderr.write(`--rounds is ${values.rounds ?? ''}. Expected a whole number of 1 or more.\n`);
     return 2;
