@@ -52,7 +52,7 @@ export interface ConsumerStatus extends Readonly<ConsumerCounters> {
   readonly mode: ConsumerMode;
   /** Of a work queue: records that this member has in hand, running ones included. They are nobody else's meanwhile. */
   readonly inHand: number;
-  /** Handlers that run. */
+  /** Handlers that run, and those whose commit is under way: these have left their place to others already. */
   readonly running: number;
   /** Records in memory: read ahead, running, or waiting for a retry. */
   readonly prefetched: number;
