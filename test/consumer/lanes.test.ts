@@ -36,6 +36,23 @@ describe('Lanes', () => {
     expect(numbers(lanes.take())).toEqual([2]);
   });
 
+  it('gives the place of a unit that is leaving to another lane, never to its own, until it is given back', () => {
+    const lanes = new Lanes(rules({ concurrency: 1 }));
+    for (const each of [item(1, 'a'), item(2, 'a'), item(3, 'b'), item(4, 'c')]) lanes.add(each);
+    const first = taken(lanes.take());
+    expect(lanes.take()).toBeUndefined();
+    lanes.leave(first);
+    lanes.leave(first); // once more changes nothing
+    const second = taken(lanes.take());
+    expect([numbers(second), lanes.running]).toEqual([[3], 2]);
+    expect(lanes.take()).toBeUndefined();
+    lanes.finish(first);
+    lanes.leave(first); // given back already
+    expect([lanes.take(), lanes.running]).toEqual([undefined, 1]);
+    lanes.finish(second);
+    expect(numbers(lanes.take())).toEqual([4]);
+  });
+
   it('does not mix up equal keys of two groups', () => {
     const lanes = new Lanes(rules());
     lanes.add(item(1, 'a', 'p'));
