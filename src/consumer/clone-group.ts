@@ -1,6 +1,7 @@
 import { TailraceError } from '../base/errors.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { assertGiven, groupInUse, inGroup, type GroupDatabase } from './group-admin.ts';
+import { isName } from './option-checks.ts';
 
 /** What {@link cloneGroup} is to do. */
 export interface CloneGroupOptions {
@@ -80,7 +81,7 @@ export async function cloneGroup(options: CloneGroupOptions): Promise<ClonedGrou
 
 /** @throws TailraceError `INVALID_OPTION`. */
 export function newGroupName(what: string, from: string, to: string): string {
-  if (from !== to && /^[^\0]{1,200}$/su.test(to)) return to;
+  if (from !== to && isName(to)) return to;
   const expected = from === to ? 'another name than that of the group' : '1 to 200 characters';
   throw new TailraceError(
     'INVALID_OPTION',

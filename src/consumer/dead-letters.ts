@@ -4,7 +4,7 @@ import { encodeHeaders } from '../message/headers.ts';
 import type { Headers } from '../message/message.ts';
 import { DEFAULT_SCHEMA, quoteSchema } from '../postgres/schema-name.ts';
 import { GROUP_CHANNEL } from './group-tables.ts';
-import { shown } from './option-checks.ts';
+import { shown, unknownName } from './option-checks.ts';
 
 /** Where parked messages are: a `pg.Pool`, a client, or whatever answers queries as they do. */
 export interface ParkedDatabase {
@@ -243,7 +243,7 @@ function assertEdit(edit: unknown): void {
 }
 
 function assertKnown(action: string, what: string, given: object, known: readonly string[]): void {
-  const unknown = Object.keys(given).find((name) => !known.includes(name));
+  const unknown = unknownName(given, known);
   if (unknown !== undefined)
     throw invalid(action, `there is no ${what} ${unknown}. Expected any of ${known.join(', ')}.`);
 }

@@ -3,7 +3,7 @@ import { TailraceError } from '../base/errors.ts';
 import type { Log } from '../broker/log.ts';
 import { currentVersion } from '../postgres/migrations.ts';
 import { ALL_MEMBERS, GROUP_CHANNEL, GROUPS_MIGRATION } from './group-tables.ts';
-import { shown } from './option-checks.ts';
+import { isName, shown } from './option-checks.ts';
 import type { ConsumerDatabase, ConsumerMode } from './options.ts';
 
 /** A database in which groups are looked after: a `pg.Pool`, or whatever hands out clients as it does. */
@@ -52,7 +52,7 @@ export function assertGiven(act: string, given: unknown, names: readonly string[
   if (typeof connect !== 'function') throw invalid('database has no method connect. Expected a pg.Pool.');
   for (const name of names) {
     const found = options[name];
-    if (typeof found === 'string' && /^[^\0]{1,200}$/su.test(found)) continue;
+    if (isName(found)) continue;
     throw invalid(`${name} is ${shown(found)}. Expected 1 to 200 characters.`);
   }
 }

@@ -2,7 +2,7 @@ import type pg from 'pg';
 import { TailraceError } from '../base/errors.ts';
 import type { Definition, PayloadOf } from '../message/definition.ts';
 import type { Message } from '../message/message.ts';
-import { shown } from './option-checks.ts';
+import { shown, unknownName } from './option-checks.ts';
 import type { ReleaseOptions } from './verdict.ts';
 
 /** Where a record stands in its log. */
@@ -222,7 +222,7 @@ function assertOptions({ type }: Definition, options: unknown, known: readonly s
       `The options of the handler of ${type} are ${shown(options)}. Expected an object, or none.`,
     );
   }
-  const unknown = Object.keys(options).find((name) => !known.includes(name));
+  const unknown = unknownName(options, known);
   if (unknown === undefined) return;
   throw new TailraceError(
     'INVALID_OPTION',

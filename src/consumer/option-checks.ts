@@ -2,13 +2,23 @@ import { inspect } from 'node:util';
 import type { Backoff } from '../base/backoff.ts';
 import { TailraceError } from '../base/errors.ts';
 
+/** Whether a group or a member can be called so: 1 to 200 characters that Postgres can store. */
+export function isName(given: unknown): given is string {
+  return typeof given === 'string' && /^[^\0]{1,200}$/su.test(given);
+}
+
+/** The first name in an object that is none of those that are known. */
+export function unknownName(given: object, known: readonly string[]): string | undefined {
+  return Object.keys(given).find((name) => !known.includes(name));
+}
+
 /** @throws TailraceError `INVALID_OPTION`: not an object, or it has a name that is none of these. Absent is fine. */
 export function assertNames(within: string, given: unknown, known: readonly string[]): void {
   if (given === undefined) return;
   if (typeof given !== 'object' || given === null) {
     throw invalid(`${within.slice(0, -1)} is ${shown(given)}. Expected an object with ${known.join(', ')}.`);
   }
-  const unknown = Object.keys(given).find((option) => !known.includes(option));
+  const unknown = unknownName(given, known);
   if (unknown !== undefined) throw invalid(`there is no option ${within}${unknown}. Expected ${known.join(', ')}.`);
 }
 
@@ -31,7 +41,7 @@ export function atLeastOne(option: string, given: number): number {
 
 /** @throws TailraceError `INVALID_OPTION` */
 export function name(option: string, given: string): string {
-  if (typeof given === 'string' && /^[^\0]{1,200}$/su.test(given)) return given;
+  if (isName(given)) return given;
   throw invalid(`${option} is ${shown(given)}. Expected 1 to 200 characters.`);
 }
 

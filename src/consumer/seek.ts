@@ -12,7 +12,7 @@ import {
   type LockedGroup,
   type StoredPlace,
 } from './group-admin.ts';
-import { shown } from './option-checks.ts';
+import { shown, unknownName } from './option-checks.ts';
 
 /**
  * Where a group is to go on: at an offset, at the first record appended at a time or later, at the first or behind the last
@@ -188,7 +188,7 @@ const OPTIONS: readonly string[] = Object.keys({
 /** A misspelt `dryRun` would have the group moved, and a misspelt `partition` all of them. */
 function assertOptions(options: SeekOptions): void {
   assertGiven('seekGroup', options, ['group', 'topic']);
-  const unknown = Object.keys(options).find((name) => !OPTIONS.includes(name));
+  const unknown = unknownName(options, OPTIONS);
   if (unknown !== undefined) throw invalid(`there is no option ${unknown}. Expected ${OPTIONS.join(', ')}.`);
   const { partition, dryRun } = options;
   assertFlag('seekGroup', 'dryRun', dryRun);
