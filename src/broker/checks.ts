@@ -36,12 +36,14 @@ export type FetchBounds = Required<Omit<FetchOptions, 'signal'>>;
 
 /** @throws TailraceError `INVALID_OPTION`. */
 export function fetchBounds(options: FetchOptions): FetchBounds {
-  const { maxRecords = 2_000, maxBytes = 1_000_000, maxWaitMs = 0 } = options;
+  const { maxRecords = 2_000, maxRecordsEach = maxRecords, maxBytes = 1_000_000, maxWaitMs = 0 } = options;
   assertAtLeast('maxRecords', maxRecords, 1);
+  assertAtLeast('maxRecordsEach', maxRecordsEach, 1);
   assertAtLeast('maxBytes', maxBytes, 1);
   assertAtLeast('maxWaitMs', maxWaitMs, 0);
   return {
     maxRecords: Math.min(Math.floor(maxRecords), MOST_RECORDS),
+    maxRecordsEach: Math.min(Math.floor(maxRecordsEach), MOST_RECORDS),
     maxBytes: Math.floor(Math.min(maxBytes, Number.MAX_SAFE_INTEGER)),
     maxWaitMs: Math.min(maxWaitMs, LONGEST_TIMER_MS),
   };

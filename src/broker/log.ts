@@ -16,6 +16,8 @@ export interface FetchOptions {
   readonly maxBytes?: number;
   /** Return at most this many records, all partitions together. @defaultValue 2_000 */
   readonly maxRecords?: number;
+  /** Return at most this many records of each partition. @defaultValue `maxRecords` */
+  readonly maxRecordsEach?: number;
   /** With nothing to return, wait this long for something. @defaultValue 0 */
   readonly maxWaitMs?: number;
   /** Ends the wait at once, with what there is. */

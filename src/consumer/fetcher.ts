@@ -32,6 +32,7 @@ export interface FetchedPartition extends PrefetchPartition {
 /** The bounds of one fetch, all partitions together. */
 export interface FetchLimits {
   readonly maxRecords: number;
+  readonly maxRecordsEach: number;
   readonly maxBytes: number;
   readonly maxWaitMs: number;
   readonly signal: AbortSignal;
@@ -204,10 +205,12 @@ export class Fetcher<P extends FetchedPartition> {
     return true;
   }
 
-  #fetchOf({ maxRecords, maxBytes }: FetchPlan<P>, partitions: readonly P[], maxWaitMs: number): Promise<LogRecord[]> {
+  #fetchOf(plan: FetchPlan<P>, partitions: readonly P[], maxWaitMs: number): Promise<LogRecord[]> {
+    const { maxRecords, maxRecordsEach, maxBytes } = plan;
     const { most = { records: maxRecords, bytes: maxBytes } } = this.#work;
     return this.#work.fetch(partitions, {
       maxRecords: Math.min(maxRecords, most.records),
+      maxRecordsEach,
       maxBytes: Math.min(maxBytes, most.bytes),
       maxWaitMs,
       signal: this.#fetch.signal,

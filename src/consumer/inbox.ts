@@ -113,7 +113,10 @@ export class Inbox {
     return inbox.isReadable && inbox.isAhead;
   }
 
-  async #read(partitions: readonly AssignedPartition[], { maxRecords, maxBytes }: FetchLimits): Promise<LogRecord[]> {
+  async #read(
+    partitions: readonly AssignedPartition[],
+    { maxRecords, maxRecordsEach, maxBytes }: FetchLimits,
+  ): Promise<LogRecord[]> {
     const found: LogRecord[] = [];
     let bytes = 0;
     for (const partition of partitions) {
@@ -121,7 +124,7 @@ export class Inbox {
       const range = {
         from: partition.fetchPosition.offset,
         below: partition.inbox.to,
-        maxRecords: maxRecords - found.length,
+        maxRecords: Math.min(maxRecordsEach, maxRecords - found.length),
         maxBytes: maxBytes - bytes,
       };
       const records = await this.#transactions.ask(partition, (client) => this.#table.read(client, partition, range));

@@ -17,6 +17,8 @@ export interface PrefetchPartition {
 export interface FetchPlan<Partition> {
   readonly partitions: readonly Partition[];
   readonly maxRecords: number;
+  /** Of one partition. */
+  readonly maxRecordsEach: number;
   readonly maxBytes: number;
   /** How long it may wait with nothing to bring. It ends at once when there is something else to fetch. */
   readonly maxWaitMs: number;
@@ -53,9 +55,11 @@ export function planRangeFetch<Range extends PrefetchRange>(
   const open = ranges.filter(({ to, fetchPosition }) => fetchPosition.offset < to);
   const next = open[turn % Math.max(1, open.length)];
   if (next === undefined || bytes >= limits.bytes) return undefined;
+  const maxRecords = Number(next.to - next.fetchPosition.offset);
   return {
     partitions: [next],
-    maxRecords: Number(next.to - next.fetchPosition.offset),
+    maxRecords,
+    maxRecordsEach: maxRecords,
     maxBytes: limits.bytes - bytes,
     maxWaitMs: open.length > 1 ? SHORT_WAIT_MS : LONGEST_WAIT_MS,
   };
@@ -63,9 +67,10 @@ export function planRangeFetch<Range extends PrefetchRange>(
 
 /**
  * Decides what to fetch: each partition has an equal share of the limits, a partition that has used less than half of its
- * share is fetched, and one fetch brings at most the other half. So a partition whose keys are blocked keeps its share and
- * nothing of the others'. `turn` changes which partition is named first, since a log may fill a fetch from the first alone.
- * `undefined`: no partition has room.
+ * share is fetched, and one fetch brings at most the other half of each. So a partition whose keys are blocked keeps its share
+ * of records and nothing of the others'. Bytes are not shared out in a fetch: large messages of one partition may take what
+ * others do not need now, and each of these still gets half of its share, beyond the limit if need be. `turn` changes which
+ * partition is named first, since a log may fill a fetch from the first alone. `undefined`: no partition has room.
  */
 export function planFetch<Partition extends PrefetchPartition>(
   partitions: readonly Partition[],
@@ -75,10 +80,15 @@ export function planFetch<Partition extends PrefetchPartition>(
   const open = partitions.filter((partition) => hasRoom(partition, limits, partitions.length));
   if (open.length === 0) return undefined;
   const first = turn % open.length;
+  // Rounded down, so that a partition with one half in hand has room for the other: it is fetched while that one is handled.
+  const records = Math.max(1, Math.floor(halfShare(limits.records, partitions.length)));
+  const bytes = Math.ceil(halfShare(limits.bytes, partitions.length));
+  const bytesLeft = limits.bytes - partitions.reduce((sum, partition) => sum + partition.bytes, 0);
   return {
     partitions: [...open.slice(first), ...open.slice(0, first)],
-    maxRecords: Math.ceil(halfShare(limits.records, partitions.length)),
-    maxBytes: Math.ceil(halfShare(limits.bytes, partitions.length)),
+    maxRecords: records * open.length,
+    maxRecordsEach: records,
+    maxBytes: Math.max(bytes, Math.min(bytes * open.length, bytesLeft)),
     maxWaitMs: LONGEST_WAIT_MS,
   };
 }

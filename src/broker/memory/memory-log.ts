@@ -225,10 +225,10 @@ class InMemoryLog implements MemoryLog {
 }
 
 /** One record of each in turn, until there is no room; what short ones leave goes to long ones. */
-function takeByTurns(readings: readonly Reading[], { maxRecords, maxBytes }: FetchBounds): void {
+function takeByTurns(readings: readonly Reading[], { maxRecords, maxRecordsEach, maxBytes }: FetchBounds): void {
   let [count, bytes] = [0, 0];
   let left = readings;
-  while (left.length > 0) {
+  for (let turn = 0; left.length > 0 && turn < maxRecordsEach; turn += 1) {
     for (const reading of left) {
       const size = reading.nextBytes ?? 0;
       if (count === maxRecords || (count > 0 && bytes + size > maxBytes)) return;

@@ -89,7 +89,7 @@ export const contractCases: readonly CaseDefinition[] = [
   },
   {
     level: 0,
-    name: 'gives no more than maxRecords and maxBytes, but one record at least',
+    name: 'gives no more than maxRecords, maxRecordsEach and maxBytes, but one record at least',
     run: async (scene) => {
       await scene.createTopic(2);
       const payload = JSON.stringify('x'.repeat(10_000));
@@ -101,6 +101,11 @@ export const contractCases: readonly CaseDefinition[] = [
       const both = [scene.at(0), scene.at(1)];
       const few = await scene.fetch(both, { maxRecords: 7 });
       assert.ok(few.length >= 1 && few.length <= 7, `${few.length} records for 7.`);
+      const each = await scene.fetch(both, { maxRecords: 7, maxRecordsEach: 2 });
+      for (const partition of [0, 1]) {
+        const count = each.filter((record) => record.partition === partition).length;
+        assert.ok(count <= 2, `${count} records of partition ${partition} for 2.`);
+      }
       const some = await scene.fetch(both, { maxBytes: 55_000 });
       assert.ok(some.length >= 1 && some.length <= 5, `${some.length} records of 10,002 bytes for 55,000.`);
       assert.equal((await scene.fetch(both, { maxBytes: 1 })).length, 1);
@@ -131,7 +136,13 @@ export const contractCases: readonly CaseDefinition[] = [
     name: 'refuses bounds that make no sense',
     run: async (scene) => {
       await scene.createTopic(1);
-      for (const options of [{ maxBytes: 0 }, { maxRecords: 0 }, { maxRecords: Number.NaN }, { maxWaitMs: -1 }]) {
+      for (const options of [
+        { maxBytes: 0 },
+        { maxRecords: 0 },
+        { maxRecords: Number.NaN },
+        { maxRecordsEach: 0 },
+        { maxWaitMs: -1 },
+      ]) {
         await assertRefused(() => scene.fetch([scene.at(0)], options), 'INVALID_OPTION');
       }
       assert.deepEqual(await scene.fetch([]), []);
