@@ -10,7 +10,7 @@ import { HandlerClient } from './handler-client.ts';
 import { lendClient } from './lent-client.ts';
 import { elsewhere } from './origin.ts';
 import type { ConsumerSettings } from './options.ts';
-import { RoundTrips, type Statement, type TextRows } from './round-trip.ts';
+import { RoundTrips, type Statement, type TextRows } from '../postgres/round-trip.ts';
 
 /** Raised by `assert_assignment` and `assert_range`: another member owns the partition now. */
 const ASSIGNMENT_ENDED = 'TR001';

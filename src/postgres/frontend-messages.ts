@@ -27,7 +27,7 @@ export class FrontendMessages {
   }
 
   /** Gives a prepared statement its values. */
-  bind(name: string, values: readonly string[]): void {
+  bind(name: string, values: readonly (string | null)[]): void {
     this.#begin('B');
     this.#text(''); // portal
     this.#text(name);
@@ -89,9 +89,10 @@ export class FrontendMessages {
     this.#bytes[this.#length++] = 0;
   }
 
-  #value(value: string): void {
+  #value(value: string | null): void {
     const at = this.#length;
-    this.#int32(0);
+    this.#int32(value === null ? -1 : 0);
+    if (value === null) return;
     this.#room(3 * value.length);
     const length = this.#bytes.write(value, this.#length);
     this.#bytes.writeInt32BE(length, at);

@@ -6,11 +6,14 @@ export interface Statement {
   /** Names it in the session, where it is prepared once. */
   readonly name: string;
   readonly text: string;
-  readonly values: readonly string[];
+  readonly values: readonly (string | null)[];
 }
 
-/** The rows of a statement; its columns are of the type text. */
-export type TextRows = readonly (readonly (string | null)[])[];
+/** What the server wrote for each column. */
+export type TextRow = readonly (string | null)[];
+
+/** The rows of a statement. Where a client cannot send it prepared, only columns of the type text are as the server wrote them. */
+export type TextRows = readonly TextRow[];
 
 /**
  * Sends statements together and waits for all their answers: one round trip, and each of them is parsed and planned once in
@@ -79,7 +82,10 @@ function canSubmit(client: pg.ClientBase): boolean {
 
 async function runAsText(client: pg.ClientBase, statements: readonly Statement[]): Promise<TextRows[]> {
   const texts = statements.map(({ text, values }) =>
-    text.replace(/\$(\d+)/g, (_, at: string) => client.escapeLiteral(values[Number(at) - 1] ?? '')),
+    text.replace(/\$(\d+)/g, (_, at: string) => {
+      const value = values[Number(at) - 1] ?? null;
+      return value === null ? 'null' : client.escapeLiteral(value);
+    }),
   );
   const answer = (await client.query({ text: texts.join('; '), rowMode: 'array' })) as unknown;
   const results = (Array.isArray(answer) ? answer : [answer]) as pg.QueryArrayResult<(string | null)[]>[];

@@ -1,6 +1,6 @@
 import pg from 'pg';
 import { describe, expect, it } from 'vitest';
-import { RoundTrips, type Statement } from '../../src/consumer/round-trip.ts';
+import { RoundTrips, type Statement } from '../../src/postgres/round-trip.ts';
 import { createTestDatabase } from '../servers/test-database.ts';
 
 const add = (n: string): Statement => ({

@@ -1,4 +1,4 @@
-import type pg from 'pg';
+import type { Statement } from '../../postgres/round-trip.ts';
 import type { UnroutableMessages } from '../log.ts';
 import { LEASE_NAME } from './lease.ts';
 
@@ -40,7 +40,7 @@ export class AppendStatement {
     this.#channel = channel;
   }
 
-  query(attempt: AppendAttempt): pg.QueryConfig {
+  of(attempt: AppendAttempt): Statement {
     const { unroutable, retried } = attempt;
     const values = this.#values(attempt);
     if (unroutable.length === 0 && retried.length === 0) return { name: 'tailrace_append', text: this.#text, values };
@@ -51,13 +51,13 @@ export class AppendStatement {
     };
   }
 
-  #values(attempt: AppendAttempt): unknown[] {
+  #values(attempt: AppendAttempt): (string | null)[] {
     const { parts } = attempt;
     const counts = parts.map(({ ids }) => ids.length);
     return [
       LEASE_NAME,
       attempt.epoch,
-      attempt.seq,
+      String(attempt.seq),
       attempt.progress,
       attempt.checkpoint ?? null,
       arrayLiteral(parts.map(({ partition }) => partition)),

@@ -6,6 +6,7 @@ import type { FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
 import { type FetchRow, NO_PARTITION } from './fetch-statement.ts';
 import { sizeOf, unpackRecords, type PackedRecord } from './packed-entry.ts';
+import { beginsEntry, MOST_ENTRIES, type TailRow } from './tail-statement.ts';
 
 /** A place in the log that names an outbox row which the reader's snapshot does not see. */
 export interface MissingRow {
@@ -32,6 +33,7 @@ export interface FetchPass {
 /** What a fetch may bring. */
 export interface FetchLimits {
   readonly maxRecords: number;
+  readonly maxRecordsEach: number;
   readonly maxBytes: number;
 }
 
@@ -56,8 +58,9 @@ export function readRows(
   }
   const moved = new Map(readings.flatMap(({ movedTo }, n) => (movedTo === undefined ? [] : [[n, movedTo] as const])));
   const found = readings.reduce((sum, { records }) => sum + records.length, 0);
-  const isCut = found > limits.maxRecords;
-  if (isCut) cut(readings, limits.maxRecords);
+  const { maxRecords, maxRecordsEach } = limits;
+  const isCut = found > maxRecords || readings.some(({ records }) => records.length > maxRecordsEach);
+  if (isCut) cut(readings, limits);
   const ends = new Map(isCut ? [] : readings.flatMap(({ end }, n) => (end === undefined ? [] : [[n, end] as const])));
   return {
     records: readings.flatMap(({ records }) => records),
@@ -67,11 +70,35 @@ export function readRows(
   };
 }
 
+/**
+ * The same of the rows that were asked for at ends. `undefined`: they are not all plain, or more than the limits allow, and
+ * have to be asked for as any others.
+ */
+export function readTail(
+  rows: readonly TailRow[],
+  positions: readonly FetchPosition[],
+  limits: FetchLimits,
+): FetchPass | undefined {
+  const readings = positions.map((position) => new Reading(position, limits.maxBytes));
+  const entries = positions.map(() => 0);
+  let bytes = 0;
+  for (const row of rows) {
+    const at = Number(row[0]) - 1;
+    if (readings[at]?.addPlain(row) !== true) return undefined;
+    if (beginsEntry(row)) entries[at] = (entries[at] ?? 0) + 1;
+    bytes += row.reduce((sum, text) => sum + (text?.length ?? 0), 0);
+  }
+  if (rows.length > limits.maxRecords || bytes > limits.maxBytes) return undefined;
+  if (readings.some(({ records }) => records.length > limits.maxRecordsEach)) return undefined;
+  const ends = readings.flatMap(({ next }, at) => ((entries[at] ?? 0) < MOST_ENTRIES ? [[at, next] as const] : []));
+  return { records: readings.flatMap(({ records }) => records), blocked: [], moved: new Map(), ends: new Map(ends) };
+}
+
 /** Packed entries come whole. Leaves the first records of each position, as many of one as of any other that has as many. */
-function cut(readings: readonly Reading[], maxRecords: number): void {
+function cut(readings: readonly Reading[], { maxRecords, maxRecordsEach }: FetchLimits): void {
   let [room, others] = [maxRecords, readings.length];
   for (const { records } of [...readings].sort((a, b) => a.records.length - b.records.length)) {
-    const share = Math.ceil(room / others);
+    const share = Math.min(Math.ceil(room / others), maxRecordsEach);
     records.length = Math.min(records.length, share);
     room -= records.length;
     others -= 1;
@@ -96,6 +123,10 @@ class Reading {
     this.#next = position.offset;
   }
 
+  get next(): bigint {
+    return this.#next;
+  }
+
   get movedTo(): FetchPosition | undefined {
     if (this.records.length > 0 || this.#next === this.#position.offset) return undefined;
     return { ...this.#position, offset: this.#next };
@@ -116,14 +147,23 @@ class Reading {
       this.#unpack(packed, { base: BigInt(row[15] ?? 0), count: BigInt(row[16] ?? 0) });
       return;
     }
-    if (id === null) throw notThere(this.#position, BigInt(n));
+    if (id === null && messageId === null) throw notThere(this.#position, BigInt(n));
     if (this.#position.offset + BigInt(n) !== this.#next)
       throw removed(this.#position, this.#position.offset + BigInt(n));
-    if (messageId === null) this.#stop(id, row);
+    if (messageId === null) this.#stop(id ?? '', row);
     else {
       this.records.push(recordOf(row, messageId, this.#position, this.#next));
       this.#next += 1n;
     }
+  }
+
+  /** Adds a record of an entry that is not packed, if it is the next one and can be seen. */
+  addPlain(row: TailRow): boolean {
+    const [, n, , messageId] = row;
+    if (n === null || messageId === null || this.#position.offset + BigInt(n) !== this.#next) return false;
+    this.records.push(recordOf(row as unknown as FetchRow, messageId, this.#position, this.#next));
+    this.#next += 1n;
+    return true;
   }
 
   #unpack(base64: string, span: { readonly base: bigint; readonly count: bigint }): void {

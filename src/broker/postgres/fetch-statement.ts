@@ -3,7 +3,7 @@ export const NO_PARTITION = 9223372036854775807n;
 
 /**
  * Reads records of many partitions in one round trip. Parameters: the partitions' numbers, the offsets to begin at, the
- * most records, the most bytes. The `n`-th record of the `i`-th position (from 0 and from 1) is a row. Rows come, and
+ * most records, the most bytes, the most records of each position. The `n`-th record of the `i`-th position (from 0 and from 1) is a row. Rows come, and
  * budgets are spent, by `n`, then `i`: so every position gets as much as any other that has as much, and what is cut off are
  * the last records of each.
  *
@@ -12,7 +12,7 @@ export const NO_PARTITION = 9223372036854775807n;
  * beyond the end of its partition, by `n`, or before its start, by `-n`: this would be {@link NO_PARTITION} where the partition
  * is gone.
  *
- * The last column is how many offsets there are in the partition from the position on.
+ * `id` is there only without a `message_id`. The last column is how many offsets there are in the partition from the position on.
  *
  * - `share`: how many records of each position are enough to fill the most records, since short ones leave room for
  *   long ones. Of positions in ascending order of what they have, it is the largest (room left) / (positions left).
@@ -30,7 +30,7 @@ export function fetchSql(schema: string): string {
         coalesce((select p.start from ${schema}.log_partition p where p.id = w.partition), ${NO_PARTITION}) as beginning
       from unnest($1::int[], $2::bigint[]) with ordinality w (partition, start, i)
     ), share as materialized (
-      select greatest(1, max(($3::int - taken) / others))::bigint as n
+      select least($5::int, greatest(1, max(($3::int - taken) / others)))::bigint as n
       from (select (coalesce(sum(available) over (order by available, i
             rows between unbounded preceding and 1 preceding), 0))::bigint as taken,
           count(*) over () + 1 - row_number() over (order by available, i) as others
@@ -47,14 +47,14 @@ export function fetchSql(schema: string): string {
         where w.start >= w.beginning
     ), named as materialized (
       (select e.i, greatest(e.start, e.base) + x.nth - 1 - e.start as n, x.id,
-          null::bytea as packed, null::bigint as bytes, null::bigint as base, null::int as count,
+          null::bytea as packed, null::int as bytes, null::bigint as base, null::int as count,
           e.ending - e.start as behind
         from entry e
         cross join lateral unnest(e.ids[greatest(e.start - e.base, 0) + 1 : least(e.count, e.till - e.base)])
           with ordinality x (id, nth)
         order by n, e.i limit $3)
       union all
-      select i, greatest(base - start, 0), null, packed, bytes, base, count, ending - start from entry where packed is not null
+      select i, greatest(base - start, 0), null, packed, bytes::int, base, count, ending - start from entry where packed is not null
       union all
       select i, start - ending, null, null, null, null, null, null from wanted where start > ending
       union all
@@ -72,7 +72,7 @@ export function fetchSql(schema: string): string {
           and position between (select min(id) from named) and (select max(id) from named)
       ) o on o.position = named.id
     )
-    select i, n, id, message_id, kind, type, key, headers, payload, encode(payload_bytes, 'hex'),
+    select i, n, case when message_id is null then id end, message_id, kind, type, key, headers, payload, encode(payload_bytes, 'hex'),
       date_part('epoch', occurred_at) * 1000,
       case when weight is null then pg_snapshot_xmin(pg_current_snapshot()) end,
       case when weight is null then pg_snapshot_xmax(pg_current_snapshot()) end,

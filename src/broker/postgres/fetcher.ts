@@ -3,11 +3,13 @@ import { isTailraceError } from '../../base/errors.ts';
 import { belowZero, fetchBounds, rotated, type FetchBounds } from '../checks.ts';
 import type { FetchOptions, FetchPosition } from '../log.ts';
 import type { LogRecord } from '../record.ts';
-import { readRows, type FetchPass } from './fetch-rows.ts';
+import type { TextRow } from '../../postgres/round-trip.ts';
+import { readRows, readTail, type FetchPass } from './fetch-rows.ts';
 import { fetchSql, type FetchRow } from './fetch-statement.ts';
-import { KnownEnds } from './known-ends.ts';
+import { KnownEnds, type Standing } from './known-ends.ts';
 import { danglingEntry, MissingRows } from './missing-rows.ts';
 import { logMoved, type ReadPool } from './read-pool.ts';
+import { tailSql, type TailRow } from './tail-statement.ts';
 import type { Topics } from './topics.ts';
 import type { ParkedFetch, WakeUps } from './wake-ups.ts';
 
@@ -21,6 +23,8 @@ interface Asked {
   readonly targets: readonly Target[];
   /** Where the numbers of the partitions come from. */
   readonly cluster: Cluster | undefined;
+  /** All of them ended where they are, and have been told of since. */
+  readonly isTail: boolean;
 }
 
 /** A row that is not visible yet is looked for this soon, then after twice as long, and so on up to the longest wait. */
@@ -40,6 +44,7 @@ export interface FetcherParts {
 export class Fetcher {
   readonly #parts: FetcherParts;
   readonly #sql: string;
+  readonly #tailSql: string;
   readonly #missing = new MissingRows();
   readonly #ends: KnownEnds;
 
@@ -47,6 +52,7 @@ export class Fetcher {
     this.#parts = parts;
     this.#ends = new KnownEnds(parts.wakeUps);
     this.#sql = fetchSql(parts.quotedSchema);
+    this.#tailSql = tailSql(parts.quotedSchema);
   }
 
   async fetch(positions: readonly FetchPosition[], options: FetchOptions = {}): Promise<LogRecord[]> {
@@ -56,7 +62,7 @@ export class Fetcher {
     using parked = this.#parts.wakeUps.park(targets.map(({ id }) => id));
     const { closing } = this.#parts;
     const abort = options.signal === undefined ? closing : AbortSignal.any([options.signal, closing]);
-    return await this.#fetchOrWait({ targets, cluster }, bounds, parked, abort);
+    return await this.#fetchOrWait({ targets, cluster, isTail: false }, bounds, parked, abort);
   }
 
   async #fetchOrWait(asked: Asked, bounds: FetchBounds, parked: ParkedFetch, abort: AbortSignal): Promise<LogRecord[]> {
@@ -72,9 +78,14 @@ export class Fetcher {
     return [];
   }
 
+  /** Where something is known to have come, the others can wait. */
   #mayHaveGrown({ targets, cluster }: Asked): Asked {
-    const mayHave = targets.filter(({ id, position }) => !this.#ends.isEnd({ id, offset: position.offset }, cluster));
-    return { targets: mayHave, cluster };
+    const by = Map.groupBy(targets, ({ id, position }) =>
+      this.#ends.standing({ id, offset: position.offset }, cluster),
+    );
+    const { unknown = [], told = [], due = [] } = Object.fromEntries(by) as Partial<Record<Standing, Target[]>>;
+    if (unknown.length === 0 && told.length > 0) return { targets: told, cluster, isTail: true };
+    return { targets: [...unknown, ...told, ...due], cluster, isTail: false };
   }
 
   async #targets(positions: readonly FetchPosition[]): Promise<Target[]> {
@@ -90,6 +101,8 @@ export class Fetcher {
 
   /** One round trip, and more only for positions at which a compacted topic has no records for a while. */
   async #read(asked: Asked, bounds: FetchBounds): Promise<Pick<FetchPass, 'records' | 'blocked'>> {
+    const tail = asked.isTail ? await this.#tailPass(asked, bounds) : undefined;
+    if (tail !== undefined) return tail;
     const first = await this.#pass(asked, bounds);
     const { records, blocked } = first;
     for (let moved = first.moved; moved.size > 0 && records.length < bounds.maxRecords;) {
@@ -105,16 +118,42 @@ export class Fetcher {
     return { records, blocked };
   }
 
+  /** `undefined`: these have to be asked for as any others. */
+  async #tailPass(asked: Asked, bounds: FetchBounds): Promise<FetchPass | undefined> {
+    const { targets, cluster } = asked;
+    const ids = targets.map(({ id }) => id);
+    const foundEnds = this.#ends.look(ids, cluster);
+    const rows = await this.#ask(asked, { name: 'tailrace_tail', text: this.#tailSql });
+    const positions = targets.map(({ position }) => position);
+    const pass = readTail(rows as unknown as readonly TailRow[], positions, bounds);
+    if (pass === undefined) return undefined;
+    if (pass.records.length > 0) this.#parts.wakeUps.noteNews();
+    foundEnds([...pass.ends].map(([n, offset]) => ({ id: ids[n] ?? 0, offset })));
+    return pass;
+  }
+
+  async #ask(
+    { targets, cluster }: Asked,
+    statement: { readonly name: string; readonly text: string },
+    limits: readonly number[] = [],
+  ): Promise<readonly TextRow[]> {
+    const ids = targets.map(({ id }) => id).join(',');
+    const offsets = targets.map(({ position }) => position.offset).join(',');
+    const values = [`{${ids}}`, `{${offsets}}`, ...limits.map(String)];
+    const rows = await this.#parts.pool.ask({ ...statement, values });
+    if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
+    return rows;
+  }
+
   /** `moved` is by the numbers of partitions. */
-  async #pass({ targets, cluster }: Asked, bounds: FetchBounds): Promise<FetchPass> {
+  async #pass(asked: Asked, bounds: FetchBounds): Promise<FetchPass> {
+    const { targets, cluster } = asked;
     if (targets.length === 0) return { records: [], blocked: [], moved: new Map(), ends: new Map() };
     const turned = rotated(targets, Math.random());
     const ids = turned.map(({ id }) => id);
-    const offsets = turned.map(({ position }) => position.offset);
-    const values = [`{${ids.join(',')}}`, `{${offsets.join(',')}}`, bounds.maxRecords, bounds.maxBytes];
     const foundEnds = this.#ends.look(ids, cluster);
-    const rows = await this.#parts.pool.query(this.#sql, values, 'tailrace_fetch');
-    if (cluster !== undefined && cluster !== this.#parts.pool.cluster) throw logMoved(); // with other numbers
+    const limits = [bounds.maxRecords, bounds.maxBytes, bounds.maxRecordsEach];
+    const rows = await this.#ask({ ...asked, targets: turned }, { name: 'tailrace_fetch', text: this.#sql }, limits);
     const pass = this.#readRows(
       rows as unknown as readonly FetchRow[],
       turned.map(({ position }) => position),

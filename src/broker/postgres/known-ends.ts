@@ -13,8 +13,18 @@ interface KnownEnd extends EndPlace {
   readonly untilMs: number;
 }
 
+/**
+ * What is known of a partition from an offset on, where it was seen to end. `ended`: there is nothing. `told`: it has grown
+ * since, as was said. `due`: nothing was said, and it is time to look. `unknown`: it was not seen to end there, or so long ago
+ * that much may have happened.
+ */
+export type Standing = 'ended' | 'told' | 'due' | 'unknown';
+
 /** What is used of {@link WakeUps}. */
 type Heard = Pick<WakeUps, 'isListening' | 'newsOf' | 'pollDelayMs'>;
+
+/** Where others are told of all the time, one of which nothing is said is looked at this often at the least. */
+const LONGEST_DUE_MS = 1_000;
 
 /**
  * Where partitions were seen to end. As long as nothing says that they have grown, fetches that may wait need not ask for what lies
@@ -29,16 +39,14 @@ export class KnownEnds {
     this.#wakeUps = wakeUps;
   }
 
-  /** Whether a partition ends here, for all that is known. */
-  isEnd({ id, offset }: EndPlace, cluster: Cluster | undefined): boolean {
+  /** What is known of a partition from here on. */
+  standing({ id, offset }: EndPlace, cluster: Cluster | undefined): Standing {
     const known = this.#ends.get(id);
-    return (
-      known?.offset === offset &&
-      known.cluster === cluster &&
-      this.#wakeUps.isListening &&
-      known.news === this.#wakeUps.newsOf(id) &&
-      performance.now() < known.untilMs
-    );
+    if (known?.offset !== offset || known.cluster !== cluster || !this.#wakeUps.isListening) return 'unknown';
+    if (known.news !== this.#wakeUps.newsOf(id)) return 'told';
+    const dueMs = performance.now() - known.untilMs;
+    if (dueMs < 0) return 'ended';
+    return dueMs < LONGEST_DUE_MS ? 'due' : 'unknown';
   }
 
   /**

@@ -1,6 +1,6 @@
 import type { FetchPosition } from '../log.ts';
 import { unpackRecords } from './packed-entry.ts';
-import type { TextRow } from './read-pool.ts';
+import type { TextRow } from '../../postgres/round-trip.ts';
 
 /**
  * Halves, in each partition, the range in which the answer lies, by the entry in its middle; entries are in the order of

@@ -3,13 +3,11 @@ import { messageOf, TailraceError } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { isSameCluster, type Cluster } from '../../base/cluster.ts';
 import { readCluster } from '../../postgres/cluster.ts';
+import { RoundTrips, type Statement, type TextRow } from '../../postgres/round-trip.ts';
 import { listenToPool } from '../../postgres/pool-listener.ts';
 import { sqlStateOf } from '../../postgres/sqlstate.ts';
 import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 import { setConfig } from './session.ts';
-
-/** Rows as arrays of what the server wrote: text, not parsed. */
-export type TextRow = readonly (string | null)[];
 
 /**
  * One plan for each statement, made once, that is right whatever the tables look like: by index. A plan made while a
@@ -34,6 +32,7 @@ export class ReadPool {
   readonly #pool: pg.Pool;
   readonly #schema: string;
   readonly #clusters = new WeakMap<pg.ClientBase, Cluster>();
+  readonly #roundTrips = new RoundTrips();
   #cluster: Cluster | undefined;
   #closing: Promise<void> | undefined;
 
@@ -67,9 +66,14 @@ export class ReadPool {
     return this.#cluster;
   }
 
-  /** @param name prepares the statement, once a connection. */
-  async query(text: string, values: readonly unknown[], name?: string): Promise<TextRow[]> {
-    return this.#lent(async (client) => (await client.query<(string | null)[]>(asText(text, values, name))).rows);
+  /** Rows as the server wrote them: text, not parsed. */
+  async query(text: string, values: readonly unknown[]): Promise<TextRow[]> {
+    return this.#lent(async (client) => (await client.query<(string | null)[]>(asText(text, values))).rows);
+  }
+
+  /** The same by a statement that is prepared, once a connection; its text names the types of its parameters. */
+  async ask(statement: Statement): Promise<readonly TextRow[]> {
+    return this.#lent(async (client) => (await this.#roundTrips.run(client, true, [statement]))[0] ?? []);
   }
 
   /** Runs `work` in a read-only transaction. */
@@ -133,9 +137,8 @@ export class ReadPool {
   }
 }
 
-function asText(text: string, values: readonly unknown[], name?: string): pg.QueryArrayConfig<unknown[]> {
-  const query = { text, values: [...values], rowMode: 'array' as const, types: AS_TEXT };
-  return name === undefined ? query : { ...query, name };
+function asText(text: string, values: readonly unknown[]): pg.QueryArrayConfig<unknown[]> {
+  return { text, values: [...values], rowMode: 'array', types: AS_TEXT };
 }
 
 /** Says what to do where tables are missing or encryption was refused; any other error is returned as it is. */

@@ -1,5 +1,6 @@
 import pg from 'pg';
 import { TailraceError } from '../../base/errors.ts';
+import { RoundTrips, type Statement, type TextRows } from '../../postgres/round-trip.ts';
 import { isConnectionLost } from '../../postgres/sqlstate.ts';
 import { clientUrl, withTlsExplained } from '../../postgres/tls.ts';
 
@@ -29,6 +30,7 @@ export interface SessionOptions {
  */
 export class Session {
   readonly #options: SessionOptions;
+  readonly #roundTrips = new RoundTrips();
   #client: pg.Client | undefined;
   #closed = false;
 
@@ -42,9 +44,19 @@ export class Session {
   }
 
   async query<Row extends pg.QueryResultRow>(query: string | pg.QueryConfig): Promise<pg.QueryResult<Row>> {
+    return this.#with((client) => client.query<Row>(query));
+  }
+
+  /** The rows of a statement that is prepared, once a connection. */
+  async ask(statement: Statement): Promise<TextRows> {
+    const [rows = []] = await this.#with((client) => this.#roundTrips.run(client, true, [statement]));
+    return rows;
+  }
+
+  async #with<Result>(use: (client: pg.Client) => Promise<Result>): Promise<Result> {
     const client = await this.#connected();
     try {
-      return await client.query<Row>(query);
+      return await use(client);
     } catch (error) {
       if (isConnectionLost(error)) this.#drop(client);
       throw error;

@@ -2,7 +2,8 @@ import { messageOf } from '../../base/errors.ts';
 import type { Logger } from '../../base/logger.ts';
 import { LEASE_NAME } from './lease.ts';
 import { unpackRecords } from './packed-entry.ts';
-import type { ReadPool, TextRow } from './read-pool.ts';
+import type { TextRow } from '../../postgres/round-trip.ts';
+import type { ReadPool } from './read-pool.ts';
 import type { Session } from './session.ts';
 
 /** What the last append left behind. Batches count from 1; 0 stands for none. */

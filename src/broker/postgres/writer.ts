@@ -140,7 +140,7 @@ export class PostgresLogWriter implements LogWriter {
     const { session, statement, epoch } = this.#parts;
     const { progress, checkpoint, unroutable = [], retried = [] } = batch;
     const bases = parts.map(({ partition }) => this.#nextOffsets.get(partition) ?? 0);
-    const query = statement.query({
+    const append = statement.of({
       epoch,
       seq: this.#seq + 1,
       layout: this.#layout,
@@ -152,8 +152,8 @@ export class PostgresLogWriter implements LogWriter {
       retried,
     });
     try {
-      const result = await session.query(query);
-      return { kind: result.rowCount === 1 ? 'appended' : 'refused' };
+      const rows = await session.ask(append);
+      return { kind: rows.length === 1 ? 'appended' : 'refused' };
     } catch (error) {
       if (sqlStateOf(error) === UNIQUE_VIOLATION) return { kind: 'refused' };
       if (mayRepeat(error)) return { kind: 'unknown', error };

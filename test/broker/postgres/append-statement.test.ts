@@ -11,9 +11,9 @@ describe('AppendStatement', () => {
       { partition: 2, ids: [7] },
       { partition: 9, ids: [1, 2] },
     ];
-    const query = new AppendStatement('"tailrace"', 'ch').query({ ...attempt, parts, bases: [100, 0, 3] });
+    const query = new AppendStatement('"tailrace"', 'ch').of({ ...attempt, parts, bases: [100, 0, 3] });
     expect(query.values).toEqual([
-      ...['relay', '3', 8, 'p', null],
+      ...['relay', '3', '8', 'p', null],
       ...['{5,2,9}', '{100,0,3}', '{3,1,2}', '{1,4,5}', '{30,10,20,7,1,2}'],
       ...['ch', '5,2,9', '6'],
     ]);
@@ -21,17 +21,17 @@ describe('AppendStatement', () => {
 
   it('passes dead letters on only where there are some', () => {
     const statement = new AppendStatement('"tailrace"', 'ch');
-    const plain = statement.query({ ...attempt, parts: [], bases: [] });
+    const plain = statement.of({ ...attempt, parts: [], bases: [] });
     const unroutable = [{ topic: 'x', ids: [4, 5], reason: 'UNKNOWN_TOPIC', error: 'no such topic' }];
-    const query = statement.query({ ...attempt, parts: [], bases: [], unroutable, retried: [6] });
+    const query = statement.of({ ...attempt, parts: [], bases: [], unroutable, retried: [6] });
     expect(query.name).not.toBe(plain.name);
     expect(plain.text).not.toContain('relay_dead_letter');
-    expect(query.values).toEqual([...(plain.values ?? []), JSON.stringify(unroutable), '{6}']);
+    expect(query.values).toEqual([...plain.values, JSON.stringify(unroutable), '{6}']);
   });
 
   it('notifies nobody of a batch without messages', () => {
-    const query = new AppendStatement('"tailrace"', 'ch').query({ ...attempt, parts: [], bases: [] });
-    expect(query.values?.slice(5)).toEqual(['{}', '{}', '{}', '{}', '{}', 'ch', null, '6']);
+    const query = new AppendStatement('"tailrace"', 'ch').of({ ...attempt, parts: [], bases: [] });
+    expect(query.values.slice(5)).toEqual(['{}', '{}', '{}', '{}', '{}', 'ch', null, '6']);
   });
 });
 

@@ -127,13 +127,14 @@ describe('fetch', () => {
     const arbitrary = fc.record({
       starts: fc.tuple(...ends.map((end) => fc.integer({ min: 0, max: end }))),
       maxRecords: fc.integer({ min: 1, max: 300 }),
+      maxRecordsEach: fc.integer({ min: 1, max: 300 }),
       maxBytes: fc.integer({ min: 1, max: 5_000 }),
     });
     await fc.assert(
-      fc.asyncProperty(arbitrary, async ({ starts, maxRecords, maxBytes }) => {
+      fc.asyncProperty(arbitrary, async ({ starts, maxRecords, maxRecordsEach, maxBytes }) => {
         const records = await log.fetch(
           starts.map((start, partition) => at(partition, start)),
-          { maxRecords, maxBytes },
+          { maxRecords, maxRecordsEach, maxBytes },
         );
         const left = starts.map((start, partition) => (ends[partition] ?? 0) - start);
         const bytes = records.reduce(
@@ -150,6 +151,7 @@ describe('fetch', () => {
         const counts = starts.map((_, partition) => offsetsOf(records)[partition]?.length ?? 0);
         const most = Math.max(...counts); // no partition is behind another by more than one, unless it has no more
         counts.forEach((count, partition) => expect(count >= most - 1 || count === left[partition]).toBe(true));
+        expect(most).toBeLessThanOrEqual(maxRecordsEach);
       }),
       { numRuns: 150 },
     );
@@ -322,14 +324,14 @@ describe('the plan of a fetch', () => {
   /** Each line of a generic plan, made with the settings of the log's connections. */
   async function explain(client: pg.ClientBase, offset: number): Promise<string[]> {
     const result = await client.query<{ 'QUERY PLAN': string }>(
-      `explain (analyze, costs off, timing off, summary off) execute tailrace_fetch('{1,2}', '{${offset},${offset}}', 100, 1000000)`,
+      `explain (analyze, costs off, timing off, summary off) execute tailrace_fetch('{1,2}', '{${offset},${offset}}', 100, 1000000, 100)`,
     );
     return result.rows.map((row) => row['QUERY PLAN']);
   }
 
   async function prepare(client: pg.ClientBase): Promise<void> {
     for (const [name, value] of Object.entries(PLAN_SETTINGS)) await client.query(`set ${name} = ${value}`);
-    await client.query(`prepare tailrace_fetch (int[], bigint[], int, bigint) as ${fetchSql('tailrace')}`);
+    await client.query(`prepare tailrace_fetch (int[], bigint[], int, bigint, int) as ${fetchSql('tailrace')}`);
   }
 
   it.each(['never vacuumed', 'vacuumed'])(

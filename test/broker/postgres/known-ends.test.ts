@@ -17,12 +17,12 @@ function known({ pollMs = 60_000 } = {}) {
 it('knows where partitions were seen to end, and of others nothing', () => {
   const { ends } = known();
   ends.look([1, 2], HERE)([{ id: 1, offset: 7n }]);
-  expect(ends.isEnd({ id: 1, offset: 7n }, HERE)).toBe(true);
-  expect(ends.isEnd({ id: 1, offset: 6n }, HERE)).toBe(false);
-  expect(ends.isEnd({ id: 2, offset: 0n }, HERE)).toBe(false);
+  expect(ends.standing({ id: 1, offset: 7n }, HERE)).toBe('ended');
+  expect(ends.standing({ id: 1, offset: 6n }, HERE)).toBe('unknown');
+  expect(ends.standing({ id: 2, offset: 0n }, HERE)).toBe('unknown');
 });
 
-it('forgets what is said to have grown, also while somebody looks', () => {
+it('knows what is said to have grown, also while somebody looks', () => {
   const { ends, tell } = known();
   const found = ends.look([1, 2], HERE);
   tell(1);
@@ -30,19 +30,25 @@ it('forgets what is said to have grown, also while somebody looks', () => {
     { id: 1, offset: 7n },
     { id: 2, offset: 3n },
   ]);
-  expect(ends.isEnd({ id: 1, offset: 7n }, HERE)).toBe(false);
-  expect(ends.isEnd({ id: 2, offset: 3n }, HERE)).toBe(true);
+  expect(ends.standing({ id: 1, offset: 7n }, HERE)).toBe('told');
+  expect(ends.standing({ id: 2, offset: 3n }, HERE)).toBe('ended');
   tell(2);
-  expect(ends.isEnd({ id: 2, offset: 3n }, HERE)).toBe(false);
+  expect(ends.standing({ id: 2, offset: 3n }, HERE)).toBe('told');
 });
 
 it('trusts it no longer than a fetch waits before it looks by itself, nor where nothing is heard, nor on another cluster', () => {
   const brief = known({ pollMs: 0 });
   brief.ends.look([1], HERE)([{ id: 1, offset: 7n }]);
-  expect(brief.ends.isEnd({ id: 1, offset: 7n }, HERE)).toBe(false);
+  expect(brief.ends.standing({ id: 1, offset: 7n }, HERE)).toBe('due');
   const { ends, heard } = known();
   ends.look([1], HERE)([{ id: 1, offset: 7n }]);
-  expect(ends.isEnd({ id: 1, offset: 7n }, { ...HERE, timeline: 2 })).toBe(false);
+  expect(ends.standing({ id: 1, offset: 7n }, { ...HERE, timeline: 2 })).toBe('unknown');
   heard.isListening = false;
-  expect(ends.isEnd({ id: 1, offset: 7n }, HERE)).toBe(false);
+  expect(ends.standing({ id: 1, offset: 7n }, HERE)).toBe('unknown');
+});
+
+it('gives up what it was not asked about for long', () => {
+  const { ends } = known({ pollMs: -2_000 });
+  ends.look([1], HERE)([{ id: 1, offset: 7n }]);
+  expect(ends.standing({ id: 1, offset: 7n }, HERE)).toBe('unknown');
 });
