@@ -2,6 +2,7 @@ import type pg from 'pg';
 import { append, positionsOf } from './appended.ts';
 import { PAYLOAD_BYTES, withDatabase } from './backlog.ts';
 import { interleave } from './interleave.ts';
+import { startRedis } from '../servers/redis.ts';
 import { startWorker } from './processes.ts';
 import { row, type Row } from './report.ts';
 import { size, type Bench, type Suite } from './suite.ts';
@@ -14,7 +15,7 @@ export const consumeSuite: Suite = {
 };
 
 /** Who handles: see `consume-worker.ts` and `job-worker.ts`. */
-type Who = 'consumer' | 'bare' | 'pg-boss' | 'graphile-worker';
+type Who = 'consumer' | 'bare' | 'pg-boss' | 'graphile-worker' | 'bullmq';
 
 interface Time {
   readonly perSecond: number;
@@ -45,20 +46,23 @@ async function inBatches(bench: Bench): Promise<Row[]> {
 async function oneByOne(bench: Bench, partitions: number): Promise<Row[]> {
   const messages = size(bench, 40_000, 4_000);
   const peers = ['pg-boss', 'graphile-worker'] as const;
-  const { times, ...others } = await handle(bench, { messages, partitions, batch: 1 }, ['consumer', 'bare', ...peers]);
-  const against = (who: Who, figure: string, atLeast: number): Row =>
+  await using redis = await startRedis({ appendonly: 'yes', appendfsync: 'everysec' });
+  const workload = { messages, partitions, batch: 1, redisUrl: redis.url };
+  const { times, ...others } = await handle(bench, workload, ['consumer', 'bare', ...peers, 'bullmq']);
+  const against = (who: Who, figure: string, atLeast?: number): Row =>
     row({
       suite: 'consume',
       workload: `${messages} messages of ${PAYLOAD_BYTES} bytes, a transaction with a row as effect for each, ${AT_ONCE} at once, ${counted(partitions)}`,
       figure,
       unit: '×',
-      bar: { atLeast },
+      ...(atLeast !== undefined && { bar: { atLeast } }),
       samples: ratios(times, who),
       details: { ...times, ...others },
     });
   return [
     against('bare', 'speed against bare pg: BEGIN, processed row, effect, COMMIT', 0.7),
     ...peers.map((peer) => against(peer, `speed against ${peer}`, 2)),
+    against('bullmq', 'speed against BullMQ, which keeps jobs in Redis (AOF, everysec) and may repeat an effect'),
   ];
 }
 
@@ -76,6 +80,8 @@ interface Workload {
   readonly messages: number;
   readonly partitions: number;
   readonly batch: number;
+  /** Where BullMQ keeps its jobs. */
+  readonly redisUrl?: string;
 }
 
 function handle(

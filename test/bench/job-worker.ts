@@ -1,3 +1,4 @@
+import { Queue, Worker } from 'bullmq';
 import { Logger, makeWorkerUtils, run, type TaskList } from 'graphile-worker';
 import pg from 'pg';
 import { PgBoss } from 'pg-boss';
@@ -7,10 +8,11 @@ import { PgBoss } from 'pg-boss';
  * workers, and prints how long that took; the jobs are there before. Nothing is batched: each job is fetched, handled and
  * completed by itself, as each message is. What is safe without batching is set to be fast.
  */
-const { connectionString, messages, who } = JSON.parse(process.argv[2] ?? '') as {
+const { connectionString, messages, who, redisUrl } = JSON.parse(process.argv[2] ?? '') as {
   connectionString: string;
   messages: number;
-  who: 'pg-boss' | 'graphile-worker';
+  who: 'pg-boss' | 'graphile-worker' | 'bullmq';
+  redisUrl?: string;
 };
 
 const AT_ONCE = 8;
@@ -100,7 +102,34 @@ async function graphileWorker(): Promise<Jobs> {
   };
 }
 
-const jobs = await (who === 'pg-boss' ? pgBoss() : graphileWorker());
+async function bullmq(): Promise<Jobs> {
+  const connection = { url: redisUrl ?? '' };
+  const queue = new Queue('orders', { connection });
+  await queue.obliterate({ force: true });
+  const orders = await payloads();
+  for (let at = 0; at < orders.length; at += 1_000) {
+    const some = orders.slice(at, at + 1_000);
+    await queue.addBulk(some.map((data) => ({ name: 'order', data, opts: { removeOnComplete: true } })));
+  }
+  await queue.close();
+  const worker = new Worker<Order>('orders', ({ data }) => effect(data), {
+    connection: { ...connection, maxRetriesPerRequest: null },
+    concurrency: AT_ONCE,
+    autorun: false,
+  });
+  worker.on('error', (error) => process.stderr.write(`bullmq: ${error.message}\n`));
+  await worker.waitUntilReady();
+  return {
+    start: () => {
+      void worker.run();
+      return Promise.resolve();
+    },
+    stop: () => worker.close(),
+  };
+}
+
+const JOBS = { 'pg-boss': pgBoss, 'graphile-worker': graphileWorker, bullmq };
+const jobs = await JOBS[who]();
 await pool.query('checkpoint');
 const cpu = process.cpuUsage();
 const startedAt = performance.now();

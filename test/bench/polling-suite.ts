@@ -2,13 +2,14 @@ import pg from 'pg';
 import { withDatabase, writeBacklog, PAYLOAD_BYTES } from './backlog.ts';
 import { costOf } from './cost.ts';
 import { interleave } from './interleave.ts';
+import { pollingPeer } from './outbox-peer.ts';
 import { assertWhole, type Drained } from './relay-suite.ts';
 import { startWorker } from './processes.ts';
 import { row, type Row } from './report.ts';
 import { size, type Bench, type Suite } from './suite.ts';
 
 /** A backlog read by asking for it, against a bare select of the same rows in batches. */
-export const pollingSuite: Suite = { backlog };
+export const pollingSuite: Suite = { backlog, peer: pollingPeer };
 
 const PAGE_ROWS = 5_000; // as the relay's
 

@@ -8,8 +8,8 @@ export interface Row {
   readonly value: number;
   /** The lowest and the highest of them. */
   readonly spread: readonly [number, number];
-  /** What it must reach: at least for a ratio, at most for the others. */
-  readonly bar: { readonly atLeast: number } | { readonly atMost: number };
+  /** What it must reach: at least for a ratio, at most for the others. Without one it is only told. */
+  readonly bar?: { readonly atLeast: number } | { readonly atMost: number };
   readonly ok: boolean;
   readonly samples: readonly number[];
   /** What the samples were made from, and what else was measured on the way. */
@@ -28,7 +28,8 @@ export function quantile(samples: readonly number[], q: number): number {
 
 export function row(fields: Omit<Row, 'value' | 'spread' | 'ok'>): Row {
   const value = median(fields.samples);
-  const ok = 'atLeast' in fields.bar ? value >= fields.bar.atLeast : value <= fields.bar.atMost;
+  const { bar } = fields;
+  const ok = bar === undefined || ('atLeast' in bar ? value >= bar.atLeast : value <= bar.atMost);
   const spread = [Math.min(...fields.samples), Math.max(...fields.samples)] as const;
   return { ...fields, value, spread, ok };
 }
@@ -45,7 +46,12 @@ export function describe({
   samples,
 }: Row): string {
   const digits = (number: number): string => number.toFixed(number < 10 ? 2 : 0);
-  const wanted = 'atLeast' in bar ? `at least ${bar.atLeast}` : `at most ${bar.atMost}`;
+  const wanted = describeBar(bar);
   const spread = `${digits(lowest)}–${digits(highest)} in ${samples.length} samples`;
   return `${ok ? 'ok  ' : 'FAIL'} ${suite}: ${figure} ${digits(value)} ${unit} (${wanted}; ${spread}) — ${workload}`;
+}
+
+function describeBar(bar: Row['bar']): string {
+  if (bar === undefined) return 'no bar';
+  return 'atLeast' in bar ? `at least ${bar.atLeast}` : `at most ${bar.atMost}`;
 }
