@@ -35,9 +35,13 @@ export function startWorker(file: string, argument: object, flags: readonly stri
   };
 }
 
-/** Runs a program of Node in the background; `stop` sends SIGTERM and waits for its end. */
-export function startProgram(file: string, args: readonly string[]): { readonly pid: number; stop(): Promise<void> } {
-  const child = spawn(process.execPath, [file, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
+/** Runs a program of Node in the background; `stop` sends SIGTERM and waits for its end. `flags` are those of Node. */
+export function startProgram(
+  file: string,
+  args: readonly string[],
+  flags: readonly string[] = [],
+): { readonly pid: number; stop(): Promise<void> } {
+  const child = spawn(process.execPath, [...flags, file, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
   return {
     pid: child.pid ?? 0,
     stop: async () => {
