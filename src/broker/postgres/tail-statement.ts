@@ -8,9 +8,9 @@ const MOST_BYTES = 4_096;
  * Reads what was appended where partitions ended, at a third of what the statement of any fetch costs: there, entries begin
  * where positions are, hold few records, and most of the statement's work is about what is not so. Parameters: the partitions'
  * numbers, the offsets at which they ended. Each record is a row, in order within its position; the columns are the first ones
- * of a {@link FetchRow}, and behind them where the record stands in its entry, from 1. An entry that is packed or has too many
- * records is a row without offset, a message that is large or cannot be seen yet a row without message id: then all is to be
- * asked for in the other way.
+ * of a {@link FetchRow}, and behind them where the record stands in its entry, from 1. An entry that is packed, has too many
+ * records, or lies before what retention has left is a row without offset, a message that is large or cannot be seen yet a row
+ * without message id: then all is to be asked for in the other way.
  *
  * Laterals with OFFSET 0 leave the planner no choice but to look each row up by index.
  */
@@ -21,7 +21,9 @@ export function tailSql(schema: string): string {
     from unnest($1::int[], $2::bigint[]) with ordinality w (partition, start, i)
     cross join lateral (select base, count, ids from ${schema}.log_entry
       where partition = w.partition and base >= w.start order by base limit ${MOST_ENTRIES}) e
-    left join lateral unnest(case when e.count <= ${MOST_RECORDS} then e.ids end) with ordinality x (id, nth) on true
+    cross join lateral (select start from ${schema}.log_partition where id = w.partition offset 0) p
+    left join lateral unnest(case when e.count <= ${MOST_RECORDS} and p.start <= w.start then e.ids end)
+      with ordinality x (id, nth) on true
     left join lateral (select * from ${schema}.outbox where position = x.id
       and coalesce(octet_length(payload::text), octet_length(payload_bytes)) <= ${MOST_BYTES} offset 0) o on true`;
 }
